@@ -1,0 +1,101 @@
+"""Everything that goes wrong for the user, as one tree of exceptions.
+
+    KernelAgentError
+    ├── KernelError
+    │   ├── KernelStartError
+    │   └── DeadKernelError
+    ├── ModelError
+    │   ├── ModelUnavailableError
+    │   ├── ModelAuthenticationError
+    │   └── ContextWindowExceededError
+    ├── DataError
+    ├── PromptError
+    ├── TranscriptError
+    └── SettingsError
+
+A message says what happened, to which thing, why, and what to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class KernelAgentError(Exception):
+    """The root: catch this to catch all of ours."""
+
+
+class KernelError(KernelAgentError):
+    """A kernel could not do what was asked."""
+
+
+class KernelStartError(KernelError):
+    """A kernel did not start. `kernel_name` and `reason` say which and why."""
+
+    def __init__(self, kernel_name: str, reason: str) -> None:
+        super().__init__(f"Kernel {kernel_name!r} did not start: {reason}")
+        self.kernel_name = kernel_name
+        self.reason = reason
+
+
+class DeadKernelError(KernelError):
+    """A method was called on a kernel that is not running."""
+
+
+class ModelError(KernelAgentError):
+    """A model gave no reply. `model` is its name."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"Model {model!r}: {reason}")
+        self.model = model
+        self.reason = reason
+
+
+class ModelUnavailableError(ModelError):
+    """The model cannot be reached or is overloaded: worth another try.
+
+    `retry_after` is the wait that the provider asked for, in seconds, or None.
+    """
+
+    def __init__(self, model: str, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(model, reason)
+        self.retry_after = retry_after
+
+
+class ModelAuthenticationError(ModelError):
+    """The key is missing, wrong, or not allowed to use this model."""
+
+
+class ContextWindowExceededError(ModelError):
+    """The messages are longer than the model's context window."""
+
+
+class DataError(KernelAgentError):
+    """Data that cannot be given to the kernel. `name` says which."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"Data {name!r}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class PromptError(KernelAgentError):
+    """A prompt file cannot be rendered. `file` says which."""
+
+    def __init__(self, file: str | Path, reason: str) -> None:
+        super().__init__(f"Prompt {str(file)!r}: {reason}")
+        self.file = str(file)
+        self.reason = reason
+
+
+class TranscriptError(KernelAgentError):
+    """A transcript cannot be read or written. `path` says which."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"Transcript {str(path)!r}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+class SettingsError(KernelAgentError):
+    """A flag, variable or file has a bad value: the message says which and what is allowed."""

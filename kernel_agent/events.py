@@ -1,0 +1,106 @@
+"""What a run tells those who watch it: a listener is any callable that takes one event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kernel_agent.steps import Outcome, Output, Reply, Step, Task, Usage
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A task was taken on; `path` is the transcript's, `None` if it is not saved."""
+
+    task: Task
+    model: str
+    kernel: str
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class ReplyStarted:
+    """The model is being asked for the reply of step `number` (from 1) of at most `max_steps`."""
+
+    number: int
+    max_steps: int
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class ReplyText:
+    """The next piece of the reply's text as it streams in; `reasoning` if it is a draft."""
+
+    text: str
+    reasoning: bool = False
+
+
+@dataclass(frozen=True)
+class ReplyRetried:
+    """A request failed in a way that is worth another try, which comes in `wait` seconds.
+
+    What has been streamed of the failed reply is void.
+    """
+
+    reason: str
+    wait: float
+    attempt: int
+
+
+@dataclass(frozen=True)
+class ReplyReceived:
+    """The reply is complete."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class CellStarted:
+    """The code of step `number` starts to run; `thought` is the prose that came with it."""
+
+    number: int
+    thought: str
+    source: str
+
+
+@dataclass(frozen=True)
+class OutputReceived:
+    """A new output of the running cell; for a stream the new piece of its text."""
+
+    output: Output
+
+
+@dataclass(frozen=True)
+class StepFinished:
+    """Step `number` is complete and on disk; `usage` is the run's so far."""
+
+    number: int
+    step: Step
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The run is over. `answer` is a JSON value or text, `None` without one."""
+
+    outcome: Outcome
+    answer: Any
+    usage: Usage
+    path: Path | None
+
+
+Event = (
+    RunStarted
+    | ReplyStarted
+    | ReplyText
+    | ReplyRetried
+    | ReplyReceived
+    | CellStarted
+    | OutputReceived
+    | StepFinished
+    | RunFinished
+)
+
+Listener = Callable[[Event], None]

@@ -1,0 +1,169 @@
+"""Runs inside the kernel: shipped there as text, it lives in a module of its own.
+
+It needs IPython and nothing of ours. It gives the code `final_answer`, tells which variables a
+cell has made or changed, gives previews of data files, and widens pandas' narrow display.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import json
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from IPython import get_ipython
+from IPython.display import Markdown, publish_display_data
+
+ANSWER_MIME = "application/vnd.kernel_agent.answer+json"
+DATA_PACKAGES = (
+    "numpy pandas polars pyarrow duckdb scipy sklearn statsmodels matplotlib seaborn plotly "
+    "altair openpyxl xlrd requests bs4 lxml sympy networkx PIL torch xgboost lightgbm"
+).split()
+MAX_NAMES = 200
+MAX_LITERAL = 60
+
+
+def final_answer(value: Any) -> None:
+    """Gives the answer to the task. The value may be text (Markdown), a number, a table, …"""
+    shown = Markdown(value) if isinstance(value, str) else value
+    data, metadata = get_ipython().display_formatter.format(shown)
+    if isinstance(value, str):
+        data["text/plain"] = value
+    publish_display_data({**data, ANSWER_MIME: _answer(value, data)}, metadata)
+
+
+def _answer(value: Any, data: dict[str, Any]) -> dict[str, Any]:
+    plain = _plain(value)
+    try:
+        # Equal after a round trip, or it is no JSON value: tuples and integer keys are not.
+        if json.loads(json.dumps(plain, allow_nan=False)) == plain:
+            return {"value": plain}
+    except (TypeError, ValueError, RecursionError):
+        pass
+    return {"text": data.get("text/plain", type(value).__name__)}
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as the Python number that it stands for; anything else as it is."""
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()
+    if type(value) is dict:
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+class Report:
+    """A JSON value as the result of a user expression."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {"application/json": self.value, "text/plain": ""}
+
+
+_seen: dict[str, tuple[int, str]] = {}
+
+
+def changes() -> Report:
+    """The names that the cell has made or changed, each with a short summary."""
+    shell = get_ipython()
+    now = {}
+    for name, value in list(shell.user_ns.items()):
+        if name.startswith("_") or name in shell.user_ns_hidden or name == "final_answer":
+            continue
+        if type(value).__name__ == "module":
+            continue
+        now[name] = (id(value), summary(value))
+    changed = {name: both[1] for name, both in now.items() if _seen.get(name) != both}
+    _seen.clear()
+    _seen.update(now)
+    names = dict(list(changed.items())[:MAX_NAMES])
+    return Report({"changed": names, "shadowed": _unshadow(shell)})
+
+
+def _unshadow(shell: Any) -> bool:
+    """Give `final_answer` back if the code has put something else under its name."""
+    if shell.user_ns.get("final_answer") is final_answer:
+        return False
+    shell.user_ns["final_answer"] = final_answer
+    return True
+
+
+def summary(value: Any) -> str:
+    """What `value` is, in a few words, without running any code of its class."""
+    kind = type(value)
+    if kind in (bool, int, float, complex, type(None)):
+        return _short(repr(value)) if kind is not int or value.bit_length() < 200 else "int"
+    if kind is str:
+        return _short(repr(value)) if len(value) <= MAX_LITERAL else f"str {len(value)}"
+    if kind in (list, tuple, dict, set, frozenset, bytes, bytearray, range):
+        return f"{kind.__name__} {len(value)}"
+    module = (kind.__module__ or "").partition(".")[0]
+    if module in ("pandas", "numpy", "polars"):
+        return _shaped(value, kind)
+    return kind.__name__
+
+
+def _shaped(value: Any, kind: type) -> str:
+    if kind.__name__ in ("DataFrame", "Series", "ndarray"):
+        return f"{kind.__name__} {'×'.join(map(str, value.shape))}".rstrip()
+    if kind.__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return _short(repr(value.item()))
+    return kind.__name__
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_LITERAL else text[: MAX_LITERAL - 1] + "…"
+
+
+def packages() -> Report:
+    """The data packages that can be imported here, without importing them."""
+    found = [name for name in DATA_PACKAGES if importlib.util.find_spec(name)]
+    return Report({"python": sys.version.split()[0], "packages": found})
+
+
+class _Widen(importlib.abc.MetaPathFinder):
+    """Sets pandas' display options once pandas is imported, and costs nothing before."""
+
+    def find_spec(
+        self, fullname: str, path: Any, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "pandas":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _ThenWiden(spec.loader)
+        return spec
+
+
+class _ThenWiden(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        for option, setting in {"display.width": 200, "display.max_columns": 50}.items():
+            module.set_option(option, setting)
+
+
+def install() -> None:
+    shell = get_ipython()
+    shell.user_ns["final_answer"] = final_answer
+    shell.user_ns_hidden["final_answer"] = final_answer
+    sys.meta_path.insert(0, _Widen())
+
+
+install()

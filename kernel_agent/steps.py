@@ -1,0 +1,187 @@
+"""The values of a run: what the user asked, what the model replied, what the code did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Message = dict[str, Any]
+"""A message as the chat completions API takes it: `role` and `content`."""
+
+Output = dict[str, Any]
+"""An output of a cell as nbformat 4.5 stores it: `output_type` and its fields."""
+
+ANSWER_MIME = "application/vnd.kernel_agent.answer+json"
+"""MIME type under which `final_answer(value)` publishes its value beside the value's own forms."""
+
+CellStatus = Literal["ok", "error", "interrupted", "died"]
+Limit = Literal["max_steps", "max_cost", "max_tokens", "max_seconds"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a reply, or a whole run, has used. Adds up with `+`.
+
+    `cached_tokens` are part of `prompt_tokens`, `reasoning_tokens` part of `completion_tokens`.
+    `cost` is in USD, `None` where the price is unknown; a sum with an unknown part is unknown.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float | None = 0.0
+    model_seconds: float = 0.0
+    kernel_seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            None if self.cost is None or other.cost is None else self.cost + other.cost,
+            self.model_seconds + other.model_seconds,
+            self.kernel_seconds + other.kernel_seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply of the model, word for word and never edited.
+
+    `reasoning` is what the provider sent apart from the text. `finish_reason` is the API's
+    (`"stop"`, `"length"`, ...), `None` where the provider gave none.
+    """
+
+    text: str
+    reasoning: str = ""
+    finish_reason: str | None = "stop"
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What executing one cell did.
+
+    `status` is `"ok"`, `"error"` (the code raised), `"interrupted"` or `"died"` (the kernel's
+    process ended). `reason` says in a sentence why a cell was interrupted or the kernel died and
+    what is left of its state; it is empty otherwise. `variables` are the names that the cell
+    made or changed, each with a short summary (`"DataFrame 1461×6"`). `started` is in seconds
+    since the epoch.
+    """
+
+    source: str
+    status: CellStatus = "ok"
+    outputs: tuple[Output, ...] = ()
+    execution_count: int | None = None
+    seconds: float = 0.0
+    started: float = 0.0
+    reason: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def answer(self) -> Output | None:
+        """The output of the cell's last `final_answer` call, if there was one."""
+        for output in reversed(self.outputs):
+            if ANSWER_MIME in output.get("data", ()):
+                return output
+        return None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Exactly what the model was shown: `text`, and `images` as data URLs (`data:image/png;…`)."""
+
+    text: str
+    images: tuple[str, ...] = ()
+
+    def message(self) -> Message:
+        return user_message(self.text, self.images)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the user asked.
+
+    `text` is the user's own words; `prompt` is what the model was sent for them (the words, the
+    preview of the data, the budget), with `images` as data URLs. `setup` is the source that was
+    executed before the first step, empty if there was none.
+    """
+
+    text: str
+    prompt: str
+    images: tuple[str, ...] = ()
+    setup: str = ""
+
+    def messages(self) -> tuple[Message, ...]:
+        return (user_message(self.prompt, self.images),)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A reply and what came of it.
+
+    With `result` and `observation`, code ran; with `observation` alone, the reply was of no use
+    and the observation says why; with neither, the reply is the answer. `said` is the part of
+    the reply that goes back to the model (without drafts and made-up outputs). `thought` is
+    the prose before and after the code, or the text of an answer.
+    """
+
+    reply: Reply
+    said: str
+    thought: str = ""
+    result: CellResult | None = None
+    observation: Observation | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """The reply's usage and the cell's seconds."""
+        seconds = self.result.seconds if self.result else 0.0
+        return self.reply.usage + Usage(kernel_seconds=seconds)
+
+    def messages(self) -> tuple[Message, ...]:
+        """The assistant's message and, if there is an observation, the user's."""
+        said: Message = {"role": "assistant", "content": self.said}
+        return (said, self.observation.message()) if self.observation else (said,)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    `status`: `"answered"`, `"limit"` (a limit was reached and no answer came), `"interrupted"` by
+    the user, or `"failed"` (`reason` says why). `limit` names the limit that was reached; with
+    status `"answered"` it means that the answer is the best that was known by then.
+    """
+
+    status: Literal["answered", "limit", "interrupted", "failed"]
+    limit: Limit | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        match self:
+            case Outcome("answered", None):
+                return "answered"
+            case Outcome("answered", limit):
+                return f"answered at {limit} with what was known by then"
+            case Outcome("limit", limit):
+                return f"ended at {limit} without an answer"
+            case Outcome(status, _, ""):
+                return status
+            case Outcome(status, _, reason):
+                return f"{status}: {reason}"
+
+
+def user_message(text: str, images: tuple[str, ...] = ()) -> Message:
+    """A user's message; with `images` (data URLs) its content is a list of parts."""
+    if not images:
+        return {"role": "user", "content": text}
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+    return {"role": "user", "content": [{"type": "text", "text": text}, *parts]}
