@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from kernel_agent.errors import DeadKernelError, KernelStartError
 from kernel_agent.kernel.connection import Connection
-from kernel_agent.kernel.execution import Execution
+from kernel_agent.kernel.execution import Execution, Watcher
 from kernel_agent.kernel.process import KernelProcess
 from kernel_agent.steps import CellResult, Output
 
@@ -19,6 +19,7 @@ INFO_SECONDS = 0.15  # how often a starting kernel is asked whether it is there
 SHUTDOWN_SECONDS = 1.0  # how long a kernel may take to end by itself
 REPORT_SECONDS = 10.0  # how long a question to our own source in the kernel may take
 INSIDE = "kernel_agent_inside"
+PREVIEW = "kernel_agent_preview"
 SHADOWED = "`final_answer` is a function, restored: call final_answer(value) to answer."
 
 
@@ -69,6 +70,13 @@ class Kernel:
         return str(self.info.get("language_info", {}).get("name", "")).lower()
 
     @property
+    def kernelspec(self) -> dict[str, str]:
+        """The kernelspec as a notebook's metadata names it."""
+        return {"name": self.name, "display_name": self._process.display_name} | (
+            {"language": self.language} if self.language else {}
+        )
+
+    @property
     def is_alive(self) -> bool:
         return self._connection is not None and self._process.is_alive()
 
@@ -105,24 +113,24 @@ class Kernel:
         *,
         timeout: float | None = None,
         listen: Callable[[Output], None] | None = None,
+        progress: Callable[[tuple[Output, ...]], None] | None = None,
         counted: bool = True,
     ) -> CellResult:
         """Execute one cell and return what it did; what the code does never raises here.
 
         After `timeout` seconds in all the cell is interrupted and its state kept; the kernel is
         killed only if the cell cannot be stopped. `listen` gets each output as it comes, for a
-        stream the new text only. A cell that is not `counted` leaves the execution count alone.
+        stream the new text only; `progress` gets all outputs so far, at most twice a second while
+        they grow. A cell that is not `counted` leaves the execution count alone.
 
         Raises DeadKernelError if the kernel was not started.
         """
         with self._executing:
             started = time.time()
-            request = self._request(source, counted=counted)
-            execution = Execution(self._live(), self._process)
             self._interrupted = False
-            execution.run(
-                request, timeout=timeout, interrupted=lambda: self._interrupted, listen=listen
-            )
+            watcher = Watcher(lambda: self._interrupted, listen, progress)
+            execution = Execution(self._live(), self._process, watcher)
+            execution.run(self._request(source, counted=counted), timeout)
             report = self._changes(execution)
         shadowed = SHADOWED if report.get("shadowed") else ""
         return CellResult(
@@ -144,11 +152,18 @@ class Kernel:
         with self._executing:
             return self._ask(expression, module)
 
-    def install(self, source: str, module: str) -> bool:
-        """Execute our own `source` in the kernel, in a `module` of its own and silently.
+    def previews(self, kind: str, names: Sequence[str]) -> list[str]:
+        """A preview of each of the data `files` (paths) or `variables` (names), as text.
 
-        True if it ran without an error.
+        Empty if the kernel is no Python kernel.
         """
+        if not names or not self._has_inside:
+            return []
+        self._install(_source("preview.py"), PREVIEW)
+        return list(self.report(f"{kind}({list(names)!r})", module=PREVIEW) or ())
+
+    def _install(self, source: str, module: str) -> bool:
+        """Execute source of ours in the kernel, silently and in a `module` of its own."""
         with self._executing:
             names = f"__import__('types').ModuleType({module!r})"
             home = f"vars(__import__('sys').modules.setdefault({module!r}, {names}))"
@@ -165,8 +180,8 @@ class Kernel:
         self._connection = connection
         try:
             self.info = self._ask_for_info(connection)
-            source = Path(__file__).with_name("inside.py").read_text(encoding="utf-8")
-            self._has_inside = self.language == "python" and self.install(source, INSIDE)
+            is_python = self.language == "python"
+            self._has_inside = is_python and self._install(_source("inside.py"), INSIDE)
         except BaseException:
             self.shutdown()
             raise
@@ -228,13 +243,8 @@ class Kernel:
         return _report(execution.reply)
 
     def _run_silently(self, request: dict[str, Any]) -> Execution:
-        execution = Execution(self._live(), self._process)
-        execution.run(
-            {**request, "silent": True, "store_history": False},
-            timeout=REPORT_SECONDS,
-            interrupted=lambda: False,
-            listen=None,
-        )
+        execution = Execution(self._live(), self._process, Watcher())
+        execution.run({**request, "silent": True, "store_history": False}, REPORT_SECONDS)
         return execution
 
     def _wait_for_end(self) -> None:
@@ -243,8 +253,13 @@ class Kernel:
             time.sleep(0.01)
 
 
+def _source(file: str) -> str:
+    return Path(__file__).with_name(file).read_text(encoding="utf-8")
+
+
 def _inside(expression: str, module: str) -> str:
-    return f"__import__('sys').modules[{module!r}].{expression}"
+    modules = "__import__('sys').modules"
+    return f"{modules}[{INSIDE!r}].Report({modules}[{module!r}].{expression})"
 
 
 def _report(reply: Mapping[str, Any]) -> Any:

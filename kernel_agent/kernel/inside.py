@@ -38,7 +38,7 @@ def final_answer(value: Any) -> None:
 def _answer(value: Any, data: dict[str, Any]) -> dict[str, Any]:
     plain = _plain(value)
     try:
-        # Equal after a round trip, or it is no JSON value: tuples and integer keys are not.
+        # Equal after a round trip, or it is no JSON value: integer keys are not.
         if json.loads(json.dumps(plain, allow_nan=False)) == plain:
             return {"value": plain}
     except (TypeError, ValueError, RecursionError):
@@ -70,7 +70,7 @@ class Report:
 _seen: dict[str, tuple[int, str]] = {}
 
 
-def changes() -> Report:
+def changes() -> dict[str, Any]:
     """The names that the cell has made or changed, each with a short summary."""
     shell = get_ipython()
     now = {}
@@ -84,7 +84,7 @@ def changes() -> Report:
     _seen.clear()
     _seen.update(now)
     names = dict(list(changed.items())[:MAX_NAMES])
-    return Report({"changed": names, "shadowed": _unshadow(shell)})
+    return {"changed": names, "shadowed": _unshadow(shell)}
 
 
 def _unshadow(shell: Any) -> bool:
@@ -122,10 +122,10 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_LITERAL else text[: MAX_LITERAL - 1] + "…"
 
 
-def packages() -> Report:
+def packages() -> dict[str, Any]:
     """The data packages that can be imported here, without importing them."""
     found = [name for name in DATA_PACKAGES if importlib.util.find_spec(name)]
-    return Report({"python": sys.version.split()[0], "packages": found})
+    return {"python": sys.version.split()[0], "packages": found}
 
 
 class _Widen(importlib.abc.MetaPathFinder):

@@ -120,6 +120,10 @@ class KernelProcess:
         return self._manager
 
     @property
+    def display_name(self) -> str:
+        return str(self._spec.display_name)
+
+    @property
     def _spec(self) -> KernelSpec:
         spec = self.manager.kernel_spec
         if spec is None:

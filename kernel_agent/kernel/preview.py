@@ -1,0 +1,218 @@
+"""Runs inside the kernel: shows what a data file or a table holds, without loading it whole.
+
+Shipped there as text like `inside.py`; it needs pandas only for what pandas reads.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from typing import Any
+
+from IPython import get_ipython
+
+MAX_BYTES = 30_000_000  # a file up to this size is read whole, of a larger one the beginning
+HEAD_ROWS = 20_000
+MAX_COLUMNS = 60
+MAX_VALUE = 40
+MAX_TEXT = 1_000
+
+
+def files(paths: list[str]) -> list[str]:
+    """A preview of each file: path, size, shape, columns with types, missing values, rows."""
+    return [_file(path) for path in paths]
+
+
+def variables(names: list[str]) -> list[str]:
+    """A preview of each variable of the user's namespace."""
+    return [_variable(name, get_ipython().user_ns[name]) for name in names]
+
+
+def _file(path: str) -> str:
+    readers = {
+        ".csv": _csv,
+        ".tsv": _csv,
+        ".parquet": _parquet,
+        ".json": _json,
+        ".jsonl": _json_lines,
+        ".ndjson": _json_lines,
+        ".xlsx": _excel,
+        ".xls": _excel,
+    }
+    reader = readers.get(os.path.splitext(path)[1].lower())
+    head = f"File {json.dumps(path, ensure_ascii=False)} ({_size(os.path.getsize(path))}"
+    if reader is not None:
+        try:
+            return head + reader(path)
+        except ImportError as error:
+            return f"{head}; not read as a table: {error})\n{_text(path)}"
+        except Exception as error:
+            said = str(error).splitlines()[0][:200] if str(error) else ""
+            return (
+                f"{head}; cannot be read as a table: {type(error).__name__}: {said})\n{_text(path)}"
+            )
+    return f"{head})\n{_text(path)}"
+
+
+def _csv(path: str) -> str:
+    import pandas
+
+    options: dict[str, Any] = {}
+    separator = _separator(path)
+    if separator != ",":
+        options["sep"] = separator
+    if not _is_utf8(path):
+        options["encoding"] = "latin-1"
+    call = "".join(f", {name}={value!r}" for name, value in options.items())
+    if call:
+        call = f"; read with pd.read_csv({path!r}{call})"
+    if os.path.getsize(path) <= MAX_BYTES:
+        table = pandas.read_csv(path, low_memory=False, **options)
+        return f", {_shape(table.shape)}{call})\n{_columns(table)}"
+    table = pandas.read_csv(path, nrows=HEAD_ROWS, low_memory=False, **options)
+    rows = _estimated_rows(path)
+    shape = f"about {rows:,} rows × {table.shape[1]} columns"
+    return f", {shape}{call})\n{_columns(table)}\n{_only_head(len(table))}"
+
+
+def _parquet(path: str) -> str:
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(path)
+    rows = file.metadata.num_rows
+    batch = next(file.iter_batches(batch_size=HEAD_ROWS), None)
+    table = (batch if batch is not None else file.schema_arrow.empty_table()).to_pandas()
+    note = f"\n{_only_head(len(table))}" if len(table) < rows else ""
+    return f", {_shape((rows, table.shape[1]))})\n{_columns(table)}{note}"
+
+
+def _json(path: str) -> str:
+    if os.path.getsize(path) > MAX_BYTES:
+        return f")\n{_text(path)}"
+    with open(path, encoding="utf-8") as file:
+        value = json.load(file)
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        import pandas
+
+        table = pandas.DataFrame(value)
+        return f", a list of {len(value):,} objects)\n{_columns(table)}"
+    kind = (
+        f"an object with {len(value):,} keys" if isinstance(value, dict) else type(value).__name__
+    )
+    return f", {kind})\n{_text(path)}"
+
+
+def _json_lines(path: str) -> str:
+    import pandas
+
+    table = pandas.read_json(path, lines=True, nrows=HEAD_ROWS)
+    note = f"\n{_only_head(len(table))}" if len(table) == HEAD_ROWS else ""
+    return f", one JSON object a line, {table.shape[1]} columns)\n{_columns(table)}{note}"
+
+
+def _excel(path: str) -> str:
+    import pandas
+
+    if os.path.getsize(path) > MAX_BYTES:
+        return ", too large for a preview)"
+    with pandas.ExcelFile(path) as book:
+        names = book.sheet_names
+        table = book.parse(names[0], nrows=HEAD_ROWS)
+    sheets = ", ".join(json.dumps(name, ensure_ascii=False) for name in names)
+    return f", sheets {sheets}; the first one: {_shape(table.shape)})\n{_columns(table)}"
+
+
+def _variable(name: str, value: Any) -> str:
+    kind = type(value)
+    root = kind.__module__.partition(".")[0]
+    if root == "pandas" and kind.__name__ == "DataFrame":
+        return f"{name}: DataFrame, {_shape(value.shape)}\n{_columns(value)}"
+    if root == "pandas" and kind.__name__ == "Series":
+        return f"{name}: Series of {len(value):,} values\n{_columns(value.to_frame())}"
+    if root == "numpy" and kind.__name__ == "ndarray":
+        return f"{name}: numpy array, shape {value.shape}, {value.dtype}"
+    text = repr(value)
+    length = f" ({len(value):,} items)" if isinstance(value, (list, tuple, dict, set)) else ""
+    shown = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + f" … ({len(text):,} characters)"
+    return f"{name}: {kind.__name__}{length} = {shown}"
+
+
+def _columns(table: Any) -> str:
+    """A line per column: quoted name, type, missing values, the values of the first rows."""
+    lines = []
+    for position, name in enumerate(table.columns[:MAX_COLUMNS]):
+        column = table.iloc[:, position]
+        values = ", ".join(_value(value) for value in column.head(3))
+        missing = int(column.isna().sum())
+        lines.append(
+            f"- {_quoted(name)}: {column.dtype}, {missing or 'none'} missing; first rows: {values}"
+        )
+    if (rest := table.columns[MAX_COLUMNS:]).size:
+        names = ", ".join(_quoted(name) for name in rest)
+        lines.append(f"- and {len(rest)} more columns: {names[:MAX_TEXT]}")
+    return "\n".join(lines)
+
+
+def _quoted(name: Any) -> str:
+    return json.dumps(name, ensure_ascii=False) if isinstance(name, str) else repr(name)
+
+
+def _value(value: Any) -> str:
+    text = _quoted(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 1] + "…"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]:,} rows × {shape[1]} columns"
+
+
+def _only_head(rows: int) -> str:
+    return f"Types and missing values are those of the first {rows:,} rows."
+
+
+def _size(size: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _head(path: str, size: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def _separator(path: str) -> str:
+    if path.lower().endswith(".tsv"):
+        return "\t"
+    sample = _head(path, 64_000).decode("utf-8", errors="replace")
+    try:
+        return csv.Sniffer().sniff(sample, delimiters=",;\t|").delimiter
+    except csv.Error:
+        return ","
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            while file.read(1_000_000):
+                if file.buffer.tell() > MAX_BYTES:
+                    return True
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _estimated_rows(path: str) -> int:
+    head = _head(path, 5_000_000)
+    return max(1, round(os.path.getsize(path) / (len(head) / max(1, head.count(b"\n")))) - 1)
+
+
+def _text(path: str) -> str:
+    head = _head(path, 4 * MAX_TEXT)
+    if b"\0" in head:
+        return "It is a binary file."
+    text = head.decode("utf-8", errors="replace")[:MAX_TEXT]
+    return f"It begins:\n{text.rstrip()}"
