@@ -1,0 +1,370 @@
+"""What a reply asks for, in all the shapes that models write."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
+from kernel_agent.steps import Reply
+
+CODE = "rain = [3, 1, 2]\nprint(max(rain))"
+
+
+def read(text: str, finish_reason: str | None = "stop") -> RunCode | Answer | Unusable:
+    return read_reply(Reply(text, finish_reason=finish_reason))
+
+
+def call(name: str, **arguments: str) -> str:
+    return json.dumps({"name": name, "arguments": arguments})
+
+
+RUNS_CODE = {
+    "python fence": f"I look.\n\n```python\n{CODE}\n```",
+    "py fence": f"```py\n{CODE}\n```",
+    "python3 fence": f"```python3\n{CODE}\n```",
+    "python3.11 fence": f"```python3.11\n{CODE}\n```",
+    "Python fence": f"```Python\n{CODE}\n```",
+    "space before the label": f"``` python\n{CODE}\n```",
+    "pandoc attribute": f"```{{.python}}\n{CODE}\n```",
+    "title attribute": f'```python title="rain.py"\n{CODE}\n```',
+    "cmd attribute": f"```python {{cmd}}\n{CODE}\n```",
+    "quarto attribute": f"```{{python}}\n{CODE}\n```",
+    "file name after a colon": f"```python:rain.py\n{CODE}\n```",
+    "bare fence": f"```\n{CODE}\n```",
+    "bare fence never closed": f"```\n{CODE}",
+    "tilde fence": f"~~~python\n{CODE}\n~~~",
+    "bare tilde fence": f"~~~\n{CODE}\n~~~",
+    "four backticks": f"````python\n{CODE}\n````",
+    "four backticks, three to close": f"````python\n{CODE}\n```",
+    "ipython fence": f"```ipython\n{CODE}\n```",
+    "tool_code fence": f"```tool_code\n{CODE}\n```",
+    "fence never closed": f"Now.\n```python\n{CODE}",
+    "fence never closed, then an output": f"```python\n{CODE}\nObservation: 3",
+    "fence closed by a tag": f"```python\n{CODE}\n</code>",
+    "fence closed by end_code": f"```python\n{CODE}\n<end_code>",
+    "fence closed, then end_code": f"```python\n{CODE}\n```<end_code>",
+    "fence closed on a code line": f"```python\n{CODE}```\nThat is it.",
+    "fence closed twice": f"```python\n{CODE}\n```\n```",
+    "fence after words on the line": f"My code: ```python\n{CODE}\n```",
+    "fence in a list": "1. Look:\n\n   ```python\n   rain = [3, 1, 2]\n   print(max(rain))\n   ```",
+    "fence on a list's line": "- ```python\n  rain = [3, 1, 2]\n  print(max(rain))\n  ```",
+    "code indented more than its fence": "```python\n  rain = [3, 1, 2]\n  print(max(rain))\n```",
+    "code on the fence's line": "```python rain = [3, 1, 2]\nprint(max(rain))\n```",
+    "CRLF line ends": f"I look.\r\n```python\r\n{CODE}\r\n```\r\n".replace("2]\n", "2]\r\n"),
+    "code tags": f"<code>\n{CODE}\n</code>",
+    "CODE tags": f"<CODE>\n{CODE}\n</CODE>",
+    "code tags and an attribute": f'<code lang="py">\n{CODE}\n</code>',
+    "execute tags": f"Now:\n<execute>\n{CODE}\n</execute>",
+    "execute tags after a thought's": f"<thought>I look.</thought> <execute>\n{CODE}\n</execute>",
+    "execute tag never closed": f"<execute>\n{CODE}\n",
+    "execute_ipython tags": f"<execute_ipython>\n{CODE}\n</execute_ipython>",
+    "python tags": f"<python>\n{CODE}\n</python>",
+    "PYTHON brackets": f"[PYTHON]\n{CODE}\n[/PYTHON]",
+    "tags around a fence": f"<code>\n```python\n{CODE}\n```\n</code>",
+    "tags around a bare fence": f"<execute>\n```\n{CODE}\n```\n</execute>",
+    "tags inside a fence": f"```python\n<code>\n{CODE}\n</code>\n```",
+    "code tag in the thought": f"I use <code>max</code> here.\n```python\n{CODE}\n```",
+    "code tag on a line of the thought": f"I use\n<code>max</code>\n```python\n{CODE}\n```",
+    "tool call": f"<tool_call>\n{call('python', code=CODE)}\n</tool_call>",
+    "tool call beside a quoted block": "```python\nboom\n```\n"
+    f"<tool_call>{call('python', code=CODE)}</tool_call>",
+    "tool call with source": f"<tool_call>{call('python_repl', source=CODE)}</tool_call>",
+    "tool call never closed": f"<tool_call>\n{call('execute_code', code=CODE)}",
+    "tool call with arguments as text": "<tool_call>"
+    + json.dumps({"name": "python", "arguments": json.dumps({"code": CODE})})
+    + "</tool_call>",
+    "tool call in tags": "<tool_call>\n<function=python>\n<parameter=code>\n"
+    f"{CODE}\n</parameter>\n</function>\n</tool_call>",
+    "JSON with a thought": json.dumps({"thought": "I look.", "code": CODE}),
+    "JSON with raw line ends": '{"code": "' + CODE + '"}',
+    "no fence at all": CODE,
+    "prompts": "```python\n>>> rain = [3, 1, 2]\n>>> print(max(rain))\n3\n```",
+    "prompts without a fence": ">>> rain = [3, 1, 2]\n>>> print(max(rain))\n3",
+    "draft, then code": f"<think>\n```python\nboom()\n```\n</think>\n```python\n{CODE}\n```",
+    "draft that was never opened": "Maybe\n```python\nboom()\n```\n</think>\n"
+    f"```python\n{CODE}\n```",
+    "draft closed twice": f"<think>a</think>\n```python\nboom()\n```\n</think>\n"
+    f"```python\n{CODE}\n```",
+    "closing tag of a draft at the end": f"<think>a</think>\n```python\n{CODE}\n```\n</think>",
+    "thinking tags": f"<thinking>boom()</thinking>\n```python\n{CODE}\n```",
+    "reasoning tags": f"<reasoning>\nboom()\n</reasoning>\n```python\n{CODE}\n```",
+    "answer before the code ran": f"```python\n{CODE}\n```\nThe largest is 3.",
+    "other languages beside it": f"```bash\nls\n```\n```python\n{CODE}\n```\n```json\n{{}}\n```",
+    "role word in front": f"Assistant: I look.\n```python\n{CODE}\n```",
+}
+
+
+@pytest.mark.parametrize("text", RUNS_CODE.values(), ids=RUNS_CODE.keys())
+def test_code_is_found_in(text: str) -> None:
+    action = read(text)
+    assert isinstance(action, RunCode), action
+    assert action.source == CODE
+    assert "boom()" not in action.said
+
+
+MADE_UP = {
+    "observation": "Observation: 3",
+    "observation in bold": "**Observation:**\n3",
+    "output": "Output:\n```\n3\n```",
+    "execution result": "Execution result:\n3",
+    "output fence": "```output\n3\n```",
+    "observation tag": "<observation>\n3\n</observation>",
+    "result tag": "<result>3</result>",
+    "output of an llm-code tag": "<llm-code-output>\n3\n</llm-code-output>",
+    "output in brackets": "[Output]\n3",
+    "turn of the user": "User: 3",
+    "turn of the assistant": "Assistant: it is 3.",
+    "turn in brackets": "[/INST] Assistant:",
+    "turn in a chat template": "<|im_start|>user\n3",
+    "line of variables": "Variables: rain: list 3",
+    "word of no output": "(no output)",
+    "mark of an error's output": "stderr:\nboom",
+    "mark of what was left out": "… 12,345 characters (123 lines) left out here …",
+    "figure": "[figure 640×480]",
+    "traceback": "Traceback (most recent call last):\n  boom",
+    "IPython's prompt": "Out[3]: 3",
+}
+
+
+@pytest.mark.parametrize("marker", MADE_UP.values(), ids=MADE_UP.keys())
+def test_nothing_is_run_or_said_from_a_made_up_output_on(marker: str) -> None:
+    before = f"I look.\n\n```python\n{CODE}\n```"
+    action = read(f"{before}\n{marker}\n\n```python\nboom(3)\n```\nDone.")
+    assert action == RunCode("I look.", CODE, before)
+
+
+def test_words_of_an_observation_inside_code_cut_nothing() -> None:
+    source = 'text = """\nObservation: 3\nUser: none\n"""\nprint(text)'
+    assert read(f"```python\n{source}\n```").source == source
+
+
+def test_blocks_are_joined_to_one_cell_and_prose_to_the_thought() -> None:
+    text = "First.\n```python\na = 1\n```\nThen.\n```python\nprint(a)\n```\nIt is 1."
+    action = read(text)
+    assert action == RunCode("First.\n\nThen.\n\nIt is 1.", "a = 1\n\nprint(a)", text)
+
+
+def test_the_tags_of_a_thought_are_left_out_of_it() -> None:
+    action = read("<thought>I look.</thought>\n<execute>print(1)</execute>")
+    assert action.thought == "I look."
+
+
+def test_only_tagged_code_is_run_when_a_solution_is_fenced_beside_it() -> None:
+    text = "<execute>\nf(1)\n</execute>\n<solution>\n```python\nboom()\n```\n</solution>"
+    assert read(text).source == "f(1)"
+
+
+LEGAL = {
+    "line magic": "%matplotlib inline\nimport os",
+    "cell magic": "%%time\nsum(range(9))",
+    "cell magic in words": "%%writefile a.txt\nIt's a text, no code.",
+    "shell": "!ls -l\nfiles = !ls",
+    "help": "?len\nlen?",
+    "await": "await f()",
+    "backticks in a string": 'text = """\n```python\nx\n```\n"""\nprint(text)',
+    "a lone fence in a string": "text = '''\n```\n'''",
+    "closing tag in a string": "print('</code>')\nprint(\"<end_code>\")",
+    "think tags in a string": "text.split('</think>')",
+    "prompts in a docstring": 'def f():\n    """\n    >>> f()\n    1\n    """',
+    "a quote in a comment": "x = 1  # it's\ny = '```'",
+    "no Python": "s(t) = 300t",
+}
+
+
+@pytest.mark.parametrize("source", LEGAL.values(), ids=LEGAL.keys())
+@pytest.mark.parametrize("shape", ["```python\n{}\n```\nSo.", "<execute>\n{}\n</execute>\nSo."])
+def test_code_is_passed_on_unchanged(source: str, shape: str) -> None:
+    assert read(shape.format(source)).source == source
+
+
+ANSWERS = [
+    "The largest is 3.",
+    "Yes.",
+    "Paris",
+    "42",
+    "'rain'",
+    "Total: 42",
+    "Paris (France)\nOslo (Norway)",
+    "sqrt(2)",
+    "x = 5",
+    "pass",
+    "[1, 2, 3]",
+    '{"mean": 3.5}',
+    '{"code": "FR"}',
+    "It prints:\n```text\n3\n```",
+    '```json\n{"a": 1}\n```',
+    "```sql\nselect 1\n```",
+    "````markdown\n```python\nboom()\n```\n````",
+    "```markdown\n```python\nboom()\n```\n```",
+    "Install it:\n```bash\npip install x\n```\nor\n```bash\nuv add x\n```",
+    "```\n[1, 2, 3]\n```",
+    "I would use <code>max</code> and `min`.",
+    "<think>boom()</think>\nThe largest is 3.",
+    "Maybe\n```python\nboom()\n```\n</think>\nThe largest is 3.",
+]
+
+
+@pytest.mark.parametrize("text", ANSWERS)
+def test_is_an_answer(text: str) -> None:
+    action = read(text)
+    assert isinstance(action, Answer), action
+    assert action.text
+    assert "boom" not in action.said or "markdown" in text
+
+
+UNUSABLE = {
+    "nothing": ("", "stop", "empty"),
+    "blanks": (" \n", "stop", "empty"),
+    "only a draft": ("<think>\n```python\nboom()\n```\n</think>", "stop", "draft"),
+    "a draft never closed": ("<think>\n```python\nboom()\n```", "stop", "draft"),
+    "a block cut off": ("```python\nx = 1\n", "length", "cut off"),
+    "a second block cut off": ("```python\nx = 1\n```\n```python\ny =", "length", "cut off"),
+    "a bare block cut off": ("```\nx = 1", "length", "cut off"),
+    "an answer cut off": ("The largest is", "length", "cut off"),
+    "a block that is half": ("```python\nprint(", "stop", "never closed"),
+    "a half block before another": (
+        "```python\nprint(\n```python\ny = 1\n```",
+        None,
+        "never closed",
+    ),
+    "a tag that is half": ("<execute>\ndef f(:", "stop", "never closed"),
+    "half a tool call": ('<tool_call>{"name": "python", "arguments": {"code": "x', "stop", "JSON"),
+    "half a JSON": ('{"thought": "I look", "code": "print(1)', "stop", "JSON"),
+    "another tool's call": (
+        '<tool_call>{"name": "zoom", "arguments": {}}</tool_call>',
+        "stop",
+        "run",
+    ),
+    "an empty block": ("```python\n```", "stop", "empty"),
+    "a shell block": ("I look.\n```bash\nls\n```", "stop", "`!ls`"),
+    "a shell tag": ("<execute_bash>\nls\n</execute_bash>", "stop", "`!ls`"),
+    "an output of its own": ("Observation: 3", "stop", "yourself"),
+}
+
+
+@pytest.mark.parametrize(("text", "finish", "reason"), UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_is_unusable_and_says_why(text: str, finish: str | None, reason: str) -> None:
+    action = read(text, finish)
+    assert isinstance(action, Unusable), action
+    assert reason in action.reason
+    assert action.said
+
+
+def test_a_reply_cut_off_after_its_closed_code_is_run() -> None:
+    assert read("```python\nx = 1\n```\nNow I", "length").source == "x = 1"
+
+
+def test_a_reply_cut_off_in_what_it_made_up_is_run() -> None:
+    text = "```python\nx = 1\n```\nObservation: 1\n```python\ny ="
+    assert read(text, "length").source == "x = 1"
+
+
+@pytest.mark.parametrize("label", ["r", "R", "{r}", ""])
+def test_code_in_the_kernels_own_language_is_run(label: str) -> None:
+    text = f"```python\nboom()\n```\n```{label}\nx <- c(1, 2)\nmean(x)\n```"
+    action = read_reply(Reply(text), language="r")
+    assert isinstance(action, RunCode)
+    assert action.source == "x <- c(1, 2)\nmean(x)"
+
+
+WORDS = (
+    "``` ```python ~~~ </code> <code> </execute> <end_code> <think> </think> Observation: User: x"
+)
+PIECES = st.sampled_from([*WORDS.split(), "'", '"', "\\", "# ", ">>> ", "\n", "\n\n", "    "])
+STRINGS = st.lists(PIECES, max_size=8).map("".join)
+
+
+def literal(value: str, style: int) -> str:
+    if style == 0 or value.endswith(("\\", '"')) or '"""' in value or "\\" in value:
+        return repr(value)
+    return f'"""{value}"""'
+
+
+STATEMENTS = st.builds(
+    lambda name, value, style: f"{name} = {literal(value, style)}",
+    st.sampled_from(["a", "b", "total"]),
+    STRINGS,
+    st.integers(0, 1),
+)
+SOURCES = st.lists(
+    st.one_of(
+        STATEMENTS, st.just("print(total)"), st.just("if a:\n    b = 1  # it's"), st.just("")
+    ),
+    min_size=1,
+    max_size=6,
+).map(lambda lines: "\n".join(["import math", *lines, "print(1)"]))
+SHAPES = [
+    "```python\n{}\n```",
+    "I look.\n\n```py\n{}\n```\nDone.",
+    "~~~python\n{}\n~~~",
+    "````python\n{}\n````",
+    "```\n{}\n```",
+    "<code>\n{}\n</code>",
+    "<execute>\n{}\n</execute>",
+    "<execute>\n```python\n{}\n```\n</execute>",
+    "<think>hm</think>\n```python\n{}\n```",
+    "```python\n{}\n```\nObservation: 1\n```python\nboom()\n```",
+]
+
+
+@given(source=SOURCES, shape=st.sampled_from(SHAPES))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_any_source_in_any_shape_comes_out_unchanged(source: str, shape: str) -> None:
+    action = read(shape.format(source))
+    assert isinstance(action, RunCode), action
+    assert action.source == source
+
+
+@given(source=SOURCES)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_any_source_in_json_comes_out_unchanged(source: str) -> None:
+    assert read(json.dumps({"thought": "I look.", "code": source})).source == source
+
+
+@given(text=st.lists(st.one_of(PIECES, st.just("```\n"), st.text(max_size=5))).map("".join))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_any_text_is_read_and_says_something(text: str) -> None:
+    action = read(text)
+    assert action.said
+    assert not isinstance(action, RunCode) or action.source.strip()
+
+
+HUGE = {
+    "backticks": "`" * 200_000,
+    "backticks and text": "`" * 200_000 + "x",
+    "angle brackets": "<" * 200_000,
+    "fences": "```\n" * 50_000,
+    "python fences": "```python\n" * 20_000,
+    "nested fences": "```\n```x\n" * 22_000,
+    "quotes": "```python\n" + '"""' * 66_000,
+    "quotes in fences": '```python\n"""\n' * 14_000,
+    "tags": "<code>\n" * 28_000,
+    "drafts": "<think>" * 28_000,
+    "draft lines": "<think>\n</think>\n```python\nx='</think>'\n```\n" * 4_000,
+    "brackets": "(" * 200_000,
+    "braces": '{"code":' * 25_000,
+    "blanks": " " * 200_000 + "x",
+    "blanks in code": "```python\nx" + " " * 200_000 + "(\n```",
+    "indent in code": "```python\n" + " " * 200_000 + "(\n```\n" + " " * 200_000 + "x",
+    "calls": "<tool_call><function=python>" * 7_000,
+    "lines": "\n" * 200_000 + "x",
+}
+
+
+@pytest.mark.parametrize("text", HUGE.values(), ids=HUGE.keys())
+def test_a_huge_reply_is_read_quickly(text: str) -> None:
+    started = time.perf_counter()
+    read(text)
+    assert time.perf_counter() - started < 2
+
+
+def test_an_ordinary_reply_is_read_in_milliseconds() -> None:
+    text = "I look.\n\n```python\n" + f"{CODE}\n" * 600 + "```\nDone."
+    started = time.perf_counter()
+    read(text)
+    assert time.perf_counter() - started < 0.2
