@@ -1,0 +1,244 @@
+"""Entries become notebook cells that read as an analysis; what cannot be seen is metadata."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any
+
+from kernel_agent.steps import (
+    ANSWER_MIME,
+    CellResult,
+    Observation,
+    Outcome,
+    Output,
+    Step,
+    Task,
+)
+from kernel_agent.transcript.markdown import fenced, headed, literal, quiet
+
+Cell = dict[str, Any]
+"""A cell as nbformat 4.5 has it in memory: texts in one piece."""
+
+KEY = "kernel_agent"
+"""Where our metadata lies, in a cell's and in the notebook's."""
+
+ANSWER_HEADING = "## Answer\n\n"
+RUNNING = "running"
+"""The status of a cell that had not finished when the notebook was written."""
+
+CHDIR = """\
+import os
+
+_notebook_folder = globals().get("_notebook_folder", os.getcwd())  # stays when this runs again
+os.chdir(os.path.join(_notebook_folder, {folder!r}))
+"""
+
+_SPLIT_MIMES = ("application/javascript", "image/svg+xml")
+
+
+def task_cells(task: Task, number: int) -> list[Cell]:
+    """The cells of task `number` (from 1): its text and, if there is one, its setup."""
+    known = {"kind": "task", "task": number, **facts(task, but=("setup",))}
+    cells = [_markdown(f"task-{number}", headed(task.text), known)]
+    if task.setup:
+        known = {"kind": "setup", "task": number}
+        cells.append(_code(f"task-{number}-setup", task.setup, known))
+    return cells
+
+
+def setup_cell(prelude: str, cwd: Path | None, folder: Path) -> Cell | None:
+    """The cell that makes a plain Jupyter kernel like ours: in `cwd`, and with `prelude` run.
+
+    Jupyter starts a kernel in the notebook's `folder`. None if there is nothing to do.
+    """
+    parts = [prelude] if prelude else []
+    if cwd is not None and (way := _way(folder, cwd)) != ".":
+        parts.insert(0, CHDIR.format(folder=way))
+    if not parts:
+        return None
+    cell = _code("setup", "\n".join(parts), {"kind": "setup"})
+    cell["metadata"]["jupyter"] = {"source_hidden": True}
+    return cell
+
+
+def step_cells(step: Step, number: int, *, running: bool = False) -> list[Cell]:
+    """The cells of step `number` (from 1): its thought, and what came of its reply."""
+    known = {"step": number, **_reply_facts(step)}
+    name = f"step-{number}"
+    match step:
+        case Step(result=None, observation=None):
+            known["kind"] = "answer"
+            return [_markdown(name, ANSWER_HEADING + step.thought, known)]
+        case Step(result=None, observation=Observation(text=reason)):
+            known["kind"] = "note"
+            text = f"{quiet('This reply could not be used:')}\n\n{literal(reason)}"
+            cell = _markdown(name, text, known)
+        case Step(result=CellResult() as result):
+            known["kind"] = "code"
+            cell = _result_cell(name, result, known, running=running)
+    if step.thought.strip():
+        thought = {"kind": "thought", "step": number}
+        return [_markdown(f"{name}-thought", step.thought, thought), cell]
+    if step.thought:
+        known["thought"] = step.thought
+    return [cell]
+
+
+def outcome_cells(outcome: Outcome, last: Step | None, task: int) -> list[Cell]:
+    """What closes task number `task`: an answer that code gave, and how the task ended.
+
+    `last` is the task's last step.
+    """
+    cells = []
+    output = last.result.answer if last and last.result else None
+    if outcome.status == "answered" and output is not None:
+        text = ANSWER_HEADING + _answer_text(output)
+        cells.append(_markdown(f"task-{task}-answer", text, {"kind": "answer"}))
+    if outcome.status != "answered" or outcome.limit:
+        sentence = str(outcome)
+        sentence = sentence[:1].upper() + sentence[1:]
+        cells.append(_markdown(f"task-{task}-outcome", quiet(sentence), {"kind": "note"}))
+    return cells
+
+
+def answer_value(output: Output) -> Any:
+    """The JSON value, or the text, that an output of `final_answer` carries."""
+    match output["data"][ANSWER_MIME]:
+        case {"value": value}:
+            return value
+        case {"text": text}:
+            return text
+    return None
+
+
+def data_url(output: Output, mime: str) -> str | None:
+    """An image of an output as a data URL, None if it has none of this MIME type."""
+    data = output.get("data", {}).get(mime)
+    return f"data:{mime};base64,{''.join(data.split())}" if isinstance(data, str) else None
+
+
+def facts(value: Any, but: Iterable[str] = ()) -> dict[str, Any]:
+    """The fields of a dataclass's `value` that differ from their defaults, without `but`."""
+    return {
+        field.name: getattr(value, field.name)
+        for field in fields(value)
+        if field.name not in but and getattr(value, field.name) != field.default
+    }
+
+
+def split_lines(cell: Cell) -> Cell:
+    """`cell` as it lies on disk: with its texts as lists of lines."""
+    split = cell | {"source": cell["source"].splitlines(keepends=True)}
+    if "outputs" in cell:
+        split["outputs"] = [_split_output(output) for output in cell["outputs"]]
+    return split
+
+
+def _split_output(output: Output) -> Output:
+    match output:
+        case {"output_type": "stream", "text": text}:
+            return output | {"text": text.splitlines(keepends=True)}
+        case {"data": data}:
+            return output | {
+                "data": {
+                    mime: value.splitlines(keepends=True)
+                    if isinstance(value, str) and (mime.startswith("text/") or mime in _SPLIT_MIMES)
+                    else value
+                    for mime, value in data.items()
+                }
+            }
+    return output
+
+
+def _result_cell(name: str, result: CellResult, known: dict[str, Any], *, running: bool) -> Cell:
+    """The code cell of a step; with `running` its status says so, whatever the result's is."""
+    known["status"] = RUNNING if running else result.status
+    shown = ("source", "status", "outputs", "execution_count", "variables")
+    known |= facts(result, but=shown)
+    if result.variables:
+        known["variables"] = dict(result.variables)
+    cell = _code(name, result.source, known)
+    cell["outputs"] = list(result.outputs)
+    cell["execution_count"] = result.execution_count
+    if timing := _timing(result):
+        cell["metadata"]["execution"] = timing
+    if result.status != "ok":
+        cell["metadata"]["tags"] = ["raises-exception"]
+    return cell
+
+
+def _reply_facts(step: Step) -> dict[str, Any]:
+    """The reply, and the observation as it was sent."""
+    reply = step.reply
+    known = facts(reply, but=("text", "finish_reason", "usage"))
+    known |= {"reply": reply.text, "finish_reason": reply.finish_reason}
+    known["usage"] = facts(reply.usage)
+    if step.said != reply.text:
+        known["said"] = step.said
+    if step.observation:
+        outputs = step.result.outputs if step.result else ()
+        known["observation"] = {"text": step.observation.text}
+        if images := [_image(url, outputs) for url in step.observation.images]:
+            known["observation"]["images"] = images
+    return known
+
+
+def _image(url: str, outputs: Iterable[Output]) -> str | dict[str, Any]:
+    """A data URL, or where it can be found in the outputs: no image is stored twice."""
+    mime = url.removeprefix("data:").partition(";")[0]
+    for index, output in enumerate(outputs):
+        if data_url(output, mime) == url:
+            return {"output": index, "mime": mime}
+    return url
+
+
+def _timing(result: CellResult) -> dict[str, str]:
+    """JupyterLab's timing keys; none for a cell of which no time is known."""
+    if not result.started:
+        return {}
+    try:
+        busy = datetime.fromtimestamp(result.started, UTC).isoformat()
+        idle = datetime.fromtimestamp(result.started + result.seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # a clock that tells no date
+        return {}
+    begun = {"iopub.status.busy": busy, "iopub.execute_input": busy}
+    return begun | {"shell.execute_reply": idle, "iopub.status.idle": idle}
+
+
+def _answer_text(output: Output) -> str:
+    """An answer for a reader: Markdown as such, a number as it is, anything else as code."""
+    data = output["data"]
+    if markdown := data.get("text/markdown"):
+        return str(markdown)
+    value = answer_value(output)
+    if isinstance(value, str) and "value" in data[ANSWER_MIME]:
+        return value
+    plain = str(data.get("text/plain", value))
+    return plain if isinstance(value, int | float) else fenced(plain)
+
+
+def _way(folder: Path, cwd: Path) -> str:
+    """The way from `folder` to `cwd`: relative, so that both can be moved together."""
+    try:
+        return PurePath(os.path.relpath(cwd.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # two drives of Windows
+        return cwd.resolve().as_posix()
+
+
+def _markdown(name: str, source: str, known: dict[str, Any]) -> Cell:
+    return {"cell_type": "markdown", "id": name, "metadata": {KEY: known}, "source": source}
+
+
+def _code(name: str, source: str, known: dict[str, Any]) -> Cell:
+    return {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": name,
+        "metadata": {KEY: known},
+        "outputs": [],
+        "source": source,
+    }
