@@ -1,0 +1,277 @@
+"""Asking a language model for its reply: the `Model` protocol, and `LiteLLM` behind it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import itertools
+import random
+import re
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from typing import Any, Protocol, cast
+
+from kernel_agent.errors import ModelUnavailableError
+from kernel_agent.events import Listener, ReplyRetried, ReplyText
+from kernel_agent.model_errors import model_error
+from kernel_agent.model_loading import litellm_module, prepare_litellm
+from kernel_agent.model_secrets import public
+from kernel_agent.steps import Message, Reply, Usage
+
+MAX_WAIT = 120.0
+"""Longest wait before another try, in seconds, even if the provider asks for more."""
+
+CONNECT_TIMEOUT = 10.0
+"""Longest wait for a connection, in seconds: who cannot be reached is found out soon."""
+
+_DRAFT = re.compile(r"<(?:think|thinking)>(.*?)</(?:think|thinking)>(.*)", re.DOTALL)
+
+
+class Model(Protocol):
+    """What a run needs of a language model."""
+
+    name: str
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether messages may hold images."""
+
+    def complete(self, messages: Sequence[Message], listener: Listener | None = None) -> Reply:
+        """The model's reply to `messages`, which are sent as they are.
+
+        With a `listener` the reply is streamed: the listener gets its pieces as `ReplyText` and
+        failed tries as `ReplyRetried`. What a listener raises stops the reply and passes through.
+
+        Raises ModelError when there is no reply.
+        """
+
+    def about(self) -> dict[str, Any]:
+        """Facts for the transcript as JSON values: `name`, `parameters`. Never a secret."""
+
+
+class LiteLLM:
+    """Any model that litellm knows, by a name such as `"anthropic/claude-sonnet-4-5"`.
+
+    `retries` are the further tries when the provider is overloaded or cannot be reached: six ride
+    out a limit that is counted per minute. `timeout` is the longest silence of the provider, in
+    seconds. `params` go to `litellm.completion` as they are: `api_base`, `api_key`,
+    `temperature`, ... Nothing else is added to a request.
+    """
+
+    def __init__(
+        self, name: str, *, retries: int = 6, timeout: float = 600.0, **params: Any
+    ) -> None:
+        self.name = name
+        self._retries = retries
+        self._timeout = timeout
+        self._params = params
+        self._sleep: Callable[[float], None] = time.sleep
+
+    def prepare(self) -> None:
+        """Start loading litellm in the background and return at once; `complete` waits for it."""
+        prepare_litellm()
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the model is known to take images. Waits for litellm to be loaded."""
+        return bool(litellm_module().supports_vision(self.name))
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "parameters": public(self._params)}
+
+    def complete(self, messages: Sequence[Message], listener: Listener | None = None) -> Reply:
+        """The model's reply; see `Model.complete`.
+
+        Usage is the provider's, or litellm's count where the provider tells none; `model_seconds`
+        is the whole time, failed tries and waits included.
+
+        Raises ModelUnavailableError after the last try, and without another try
+        ModelAuthenticationError, ContextWindowExceededError and, for the rest, ModelError.
+        """
+        litellm_module()
+        started = time.monotonic()
+        for attempt in itertools.count(1):
+            try:
+                reply = self._stream(messages, listener) if listener else self._whole(messages)
+            except ModelUnavailableError as error:
+                if attempt > self._retries:
+                    reason = f"{error.reason} That was try {attempt} of {attempt}."
+                    raise ModelUnavailableError(self.name, reason, error.retry_after) from None
+                failure = error
+            else:
+                break
+            wait = retry_wait(attempt, failure.retry_after)
+            if listener:
+                listener(ReplyRetried(failure.reason, wait, attempt))
+            self._sleep(wait)
+        seconds = time.monotonic() - started
+        return replace(reply, usage=replace(reply.usage, model_seconds=seconds))
+
+    def _whole(self, messages: Sequence[Message]) -> Reply:
+        try:
+            response = self._request(messages)
+        except Exception as error:
+            raise self._error(error) from None
+        if not response.choices:
+            raise ModelUnavailableError(self.name, "the provider's answer is empty (no choices).")
+        choice = response.choices[0]
+        text, reasoning = choice.message.content or "", _reasoning(choice.message)
+        usage = self._usage(response.usage, messages, text, reasoning)
+        return Reply(text, reasoning, choice.finish_reason, usage)
+
+    def _stream(self, messages: Sequence[Message], listener: Listener) -> Reply:
+        texts: list[str] = []
+        reasonings: list[str] = []
+        finish_reason = told = None
+        with closing(self._chunks(messages)) as chunks:
+            for chunk in chunks:
+                told = getattr(chunk, "usage", None) or told
+                for choice in chunk.choices:
+                    finish_reason = choice.finish_reason or finish_reason
+                    if reasoning := _reasoning(choice.delta):
+                        reasonings.append(reasoning)
+                        listener(ReplyText(reasoning, reasoning=True))
+                    if text := choice.delta.content:
+                        texts.append(text)
+                        listener(ReplyText(text))
+        text, reasoning = "".join(texts), "".join(reasonings)
+        # litellm does the same to a reply that comes whole.
+        if not reasoning and (draft := _DRAFT.match(text)):
+            reasoning, text = draft.groups()
+        usage = self._usage(told, messages, text, reasoning)
+        return Reply(text, reasoning, finish_reason, usage)
+
+    def _chunks(self, messages: Sequence[Message]) -> Generator[Any, None, None]:
+        """The chunks of a streamed reply. However reading them ends, the connection is closed."""
+        stream = None
+        try:
+            stream = self._request(messages, stream=True, stream_options={"include_usage": True})
+            yield from stream
+        except Exception as error:
+            raise self._error(error) from None
+        finally:
+            _close(stream)
+        # litellm makes up a "stop" for a stream that ends early: half a cell would be executed.
+        if getattr(stream, "received_finish_reason", "stop") is None:
+            raise ModelUnavailableError(self.name, "the stream ended before the reply did.")
+
+    def _request(self, messages: Sequence[Message], **options: Any) -> Any:
+        connect = min(self._timeout, CONNECT_TIMEOUT)
+        timeout = importlib.import_module("httpx").Timeout(self._timeout, connect=connect)
+        # Copied, since litellm edits messages for some providers. It never tries again itself:
+        # the listener would not hear of it.
+        return litellm_module().completion(
+            model=self.name,
+            messages=copy.deepcopy(list(messages)),
+            timeout=timeout,
+            num_retries=0,
+            max_retries=0,
+            **options,
+            **self._params,
+        )
+
+    def _error(self, error: Exception) -> Exception:
+        # Raised `from None`: litellm's chain of exceptions quotes the request and may hold the key.
+        return model_error(self.name, self._params, error)
+
+    def _usage(self, told: Any, messages: Sequence[Message], text: str, reasoning: str) -> Usage:
+        if not getattr(told, "total_tokens", 0):
+            told = self._count(messages, text, reasoning)
+        prompt, details = told.prompt_tokens_details, told.completion_tokens_details
+        return Usage(
+            prompt_tokens=told.prompt_tokens,
+            completion_tokens=told.completion_tokens,
+            cached_tokens=(prompt and prompt.cached_tokens) or 0,
+            reasoning_tokens=(details and details.reasoning_tokens) or 0,
+            cost=self._cost(told),
+        )
+
+    def _count(self, messages: Sequence[Message], text: str, reasoning: str) -> Any:
+        """litellm's own count, for a provider that tells none: as litellm counts for streams."""
+        count = functools.partial(litellm_module().token_counter, model=self.name)
+        thoughts = count(text=reasoning)
+        return litellm_module().Usage(
+            prompt_tokens=count(messages=list(messages)),
+            completion_tokens=count(text=text) + thoughts,
+            reasoning_tokens=thoughts,
+        )
+
+    def _cost(self, told: Any) -> float | None:
+        """The price in USD: the provider's own figure, else by litellm's list, else None."""
+        if isinstance(cost := getattr(told, "cost", None), float):
+            return cost
+        # litellm raises a bare Exception for a model without a price, and a reply that was paid
+        # for must not be lost to its price.
+        with suppress(Exception):
+            return float(sum(litellm_module().cost_per_token(model=self.name, usage_object=told)))
+        return None
+
+
+class _Function:
+    """A function from messages to a reply, as a `Model`."""
+
+    takes_images = False
+
+    def __init__(self, function: Callable[[list[Message]], str | Reply]) -> None:
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self._function = function
+
+    def complete(self, messages: Sequence[Message], listener: Listener | None = None) -> Reply:
+        started = time.monotonic()
+        reply = self._function(list(messages))
+        if isinstance(reply, str):
+            seconds = time.monotonic() - started
+            reply = Reply(reply, usage=Usage(cost=None, model_seconds=seconds))
+        if listener:
+            listener(ReplyText(reply.text))
+        return reply
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "parameters": {}}
+
+
+def as_model(model: Model | str | Callable[[list[Message]], str | Reply]) -> Model:
+    """`model` as a `Model`: a name becomes a `LiteLLM`, a model stays what it is.
+
+    A function of the messages becomes a model that takes no images and has the function's name.
+    If it returns text, the reply's time is measured and its cost is unknown; a `Reply` is
+    passed on as it is. What it raises passes through.
+
+    Raises TypeError for anything else.
+    """
+    if isinstance(model, str):
+        return LiteLLM(model)
+    if hasattr(model, "complete"):
+        return cast("Model", model)
+    if callable(model):
+        return _Function(model)
+    raise TypeError(f"{model!r} is no model: give a name, a function, or an object with `complete`")
+
+
+def retry_wait(attempt: int, retry_after: float | None) -> float:
+    """Seconds to wait after failed try number `attempt` (from 1), at most `MAX_WAIT`.
+
+    What the provider asked for; else 1, 2, 4, ... less up to a half by chance, so that many runs
+    that failed together do not come back together.
+    """
+    if retry_after is not None:
+        return min(retry_after, MAX_WAIT)
+    return min(2.0 ** (attempt - 1), MAX_WAIT) * random.uniform(0.5, 1)
+
+
+def _reasoning(message: Any) -> str:
+    # litellm leaves the attribute out where there is no reasoning.
+    return getattr(message, "reasoning_content", None) or ""
+
+
+def _close(stream: Any) -> None:
+    """Close the connection under litellm's stream, which has no `close` of its own."""
+    source = getattr(stream, "completion_stream", None)
+    part: Any
+    for part in (source, getattr(source, "streaming_response", None)):
+        if hasattr(part, "close"):
+            with suppress(Exception):  # a connection that is broken has nothing left to close
+                part.close()
