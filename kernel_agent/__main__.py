@@ -1,0 +1,5 @@
+"""`python -m kernel_agent` is the command `kernel-agent`."""
+
+from kernel_agent.cli import main
+
+main()

@@ -1,0 +1,425 @@
+"""The loop: ask the model, run its code, show it what came out, until there is an answer."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from kernel_agent.asking import Asking, Interrupted
+from kernel_agent.data import Given, check_names, give
+from kernel_agent.errors import DataError, KernelAgentError, SettingsError
+from kernel_agent.events import (
+    CellStarted,
+    Event,
+    Listener,
+    OutputReceived,
+    ReplyReceived,
+    ReplyStarted,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+)
+from kernel_agent.kernel import Kernel
+from kernel_agent.limits import Limits
+from kernel_agent.model import Model, as_model
+from kernel_agent.observation import observe
+from kernel_agent.prompts import Prompts
+from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
+from kernel_agent.steps import (
+    CellResult,
+    Limit,
+    Message,
+    Observation,
+    Outcome,
+    Output,
+    Reply,
+    Step,
+    Task,
+    Usage,
+)
+from kernel_agent.transcript import Transcript, new_path
+
+PRELUDE = '''\
+def final_answer(value):
+    """Show the answer to the task."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(value) if isinstance(value, str) else value)
+'''
+
+EXAMPLES = {
+    "python": """\
+import pandas as pd
+orders = pd.read_csv("orders.csv")
+by_month = orders.groupby(orders["date"].str[5:7].astype(int))["amount"].sum()
+by_month"""
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a task.
+
+    `answer` is the value of `final_answer` if JSON can hold it, text otherwise, and `None` without
+    an answer; `outcome` says how the run ended; `usage` is the whole transcript's; `path` is the
+    notebook's.
+    """
+
+    answer: Any
+    outcome: Outcome
+    usage: Usage
+    path: Path | None
+    transcript: Transcript
+
+
+class Agent:
+    """Solves tasks by code in a kernel of its own; every run is a notebook.
+
+    `model` is a name as litellm knows it (`"openai/gpt-5"`), a Model, or a function from messages
+    to a reply's text. `kernel` is a kernelspec's name, `cwd` the folder the code works in, `env`
+    what is added to its environment. `limits` bound each task. Notebooks go to `folder`, unless
+    `run` is told otherwise. `max_chars` bounds what the model is shown of a cell. `prompts` is a
+    folder whose files replace the package's own, `instructions` is text added to the system
+    prompt. `listener` is called with every event, in the thread that runs the agent.
+
+    One agent has one kernel and one transcript: a second `run` goes on where the first ended. It
+    is used by one thread at a time; `interrupt` may be called from any.
+
+    Raises SettingsError for a limit that is not above 0, PromptError for a missing `prompts`.
+    """
+
+    def __init__(
+        self,
+        model: Model | str | Callable[[list[Message]], str | Reply],
+        *,
+        kernel: str = "python3",
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+        max_steps: int = 20,
+        max_cost: float | None = None,
+        max_tokens: int | None = None,
+        max_seconds: float | None = None,
+        cell_timeout: float = 120.0,
+        max_chars: int = 8000,
+        folder: str | Path = "runs",
+        prompts: str | Path | None = None,
+        instructions: str = "",
+        listener: Listener | None = None,
+    ) -> None:
+        self.limits = Limits(max_steps, max_cost, max_tokens, max_seconds, cell_timeout)
+        self.transcript: Transcript | None = None
+        self._model = as_model(model)
+        self._kernel = Kernel(kernel, cwd=cwd, env=env)
+        self._max_chars = max_chars
+        self._folder = Path(folder)
+        self._prompts = Prompts(Path(prompts) if prompts is not None else None)
+        self._instructions = instructions
+        self._listener = listener
+        self._asking: Asking | None = None
+        self._interrupted = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Shut the kernel down; the transcript stays. Safe to call twice."""
+        self._kernel.shutdown()
+
+    def interrupt(self) -> None:
+        """End the run tidily: the cell or the request that is under way is stopped.
+
+        Safe from any thread and from a signal handler. `run` returns soon after, its outcome
+        `"interrupted"`, its kernel alive.
+        """
+        self._interrupted = True
+        if (asking := self._asking) is not None:
+            asking.interrupt()
+        self._kernel.interrupt()
+
+    def run(
+        self,
+        task: str,
+        *,
+        data: Mapping[str, Any] | None = None,
+        files: Sequence[str | Path] = (),
+        out: str | Path | None = None,
+    ) -> Run:
+        """Solve `task` and return what came of it; the notebook is on disk all along.
+
+        `data` are variables for the code; `files` are data files that the model is shown a
+        preview of. `out` is the notebook's path for a first run. In the main thread, Ctrl-C
+        ends the run as `interrupt` does, and a second one raises KeyboardInterrupt.
+
+        Raises DataError, TranscriptError or KernelStartError before anything is written, and
+        ModelError when the model gives no reply: what was done until then is in the notebook.
+        """
+        data = data or {}
+        if not task.strip():
+            raise SettingsError("The task is empty. Say in a sentence what you want to know.")
+        check_names(data)
+        paths = [self._data_file(file) for file in files]
+        path = self._new_path(task, out)
+        if callable(prepare := getattr(self._model, "prepare", None)):
+            prepare()
+        self._interrupted = False
+        with self._ctrl_c():
+            self._kernel.start()
+            if self.transcript is None:
+                self.transcript = self._begin(path)
+            self._take_on(task, data, paths)
+            for _ in self.steps(self.transcript):
+                pass
+        return self._result(self.transcript)
+
+    def steps(self, transcript: Transcript) -> Iterator[Step]:
+        """Drive `transcript` on, one step at a time, until its last task has an outcome."""
+        try:
+            while transcript.outcome is None:
+                limit = self.limits.reached(transcript.task_steps)
+                reply = self._ask(transcript)
+                step = self._closing(reply) if limit else self._act(reply, transcript)
+                transcript.add(step)
+                self._tell(StepFinished(len(transcript.task_steps), step, transcript.usage))
+                if (outcome := self._outcome(step, limit)) is not None:
+                    self._finish(transcript, outcome)
+                yield step
+        except Interrupted:
+            self._finish(transcript, Outcome("interrupted"))
+        except KernelAgentError as error:
+            self._finish(transcript, Outcome("failed", reason=str(error)))
+            raise
+
+    def _ask(self, transcript: Transcript) -> Reply:
+        number = len(transcript.task_steps) + 1
+        self._tell(ReplyStarted(number, self.limits.max_steps, transcript.usage))
+        asking = Asking(self._model, transcript.messages(), streams=bool(self._listener))
+        self._asking = asking
+        try:
+            if self._interrupted:  # between two steps, when there was nothing to be stopped
+                raise Interrupted
+            reply = asking.reply(self._tell)
+        finally:
+            self._asking = None
+        self._tell(ReplyReceived(reply))
+        return reply
+
+    def _act(self, reply: Reply, transcript: Transcript) -> Step:
+        """Do what the reply says and observe what comes of it."""
+        match read_reply(reply, language=self._kernel.language or "python"):
+            case RunCode(thought, source, said):
+                step = Step(reply, said, thought, CellResult(source))
+                result, restarted = self._execute(step, transcript)
+                step = replace(step, result=result)
+                return self._observe(step, transcript, restarted=restarted)
+            case Answer(text, said) if _is_answer(transcript.task_steps):
+                return Step(reply, said, text)
+            case Answer(text, said):
+                return self._observe(Step(reply, said, text), transcript, is_question=True)
+            case Unusable(reason, said):
+                return self._observe(Step(reply, said), transcript, unusable=reason)
+
+    def _execute(self, step: Step, transcript: Transcript) -> tuple[CellResult, bool]:
+        """Run the step's code; also whether the kernel had to be restarted after it."""
+        assert step.result is not None
+        transcript.begin(step)
+        self._tell(CellStarted(len(transcript.task_steps) + 1, step.thought, step.result.source))
+        result = self._kernel.execute(
+            step.result.source,
+            timeout=self.limits.cell_seconds(transcript.task_steps),
+            listen=self._output_received if self._listener else None,
+            progress=transcript.show,
+        )
+        if result.status != "died":
+            return result, False
+        self._kernel.restart()
+        for task in transcript.tasks:
+            if task.setup:
+                self._kernel.execute(task.setup, counted=False)
+        return result, True
+
+    def _observe(
+        self,
+        step: Step,
+        transcript: Transcript,
+        *,
+        unusable: str = "",
+        is_question: bool = False,
+        restarted: bool = False,
+    ) -> Step:
+        steps = (*transcript.task_steps, step)
+        result = step.result
+        seen = Observation("")
+        if result is not None:
+            images = bool(_has_image(result)) and self._model.takes_images
+            seen = observe(result, max_chars=self._max_chars, images=images)
+        text = self._prompts.render(
+            "observation",
+            text=seen.text,
+            unusable=unusable,
+            is_answer_question=is_question,
+            answer_refused=bool(result and result.answer and result.status != "ok"),
+            restarted=restarted,
+            setup=any(task.setup for task in transcript.tasks),
+            language=self._kernel.language,
+            step=len(steps),
+            max_steps=self.limits.max_steps,
+            limit=self.limits.reached(steps) or "",
+        )
+        return replace(step, observation=Observation(text, seen.images))
+
+    def _closing(self, reply: Reply) -> Step:
+        """The last reply, which a limit asked for: its text is the answer, its code is not run."""
+        match read_reply(reply, language=self._kernel.language or "python"):
+            case RunCode(thought, _, said):
+                return Step(reply, said, thought)
+            case Answer(text, said):
+                return Step(reply, said, text)
+            case Unusable(_, said):
+                return Step(reply, said)
+
+    def _outcome(self, step: Step, limit: Limit | None) -> Outcome | None:
+        """How the run ends with `step`, or None if it goes on."""
+        if limit is not None:
+            return Outcome("answered" if step.thought.strip() else "limit", limit)
+        if step.observation is None:
+            return Outcome("answered")
+        if step.result and step.result.status == "ok" and step.result.answer:
+            return Outcome("answered")
+        return Outcome("interrupted") if self._interrupted else None
+
+    def _finish(self, transcript: Transcript, outcome: Outcome) -> None:
+        transcript.finish(outcome)
+        self._tell(RunFinished(outcome, transcript.answer, transcript.usage, transcript.path))
+
+    def _begin(self, path: Path) -> Transcript:
+        kernel = self._kernel
+        there = kernel.report("packages()") or {"python": "", "packages": []}
+        language = kernel.language or "python"
+        system = self._prompts.render(
+            "system",
+            language=language,
+            language_name={"python": "Python", "r": "R"}.get(language, language),
+            example=EXAMPLES.get(language, "…"),
+            python=there["python"],
+            packages=there["packages"],
+            max_steps=self.limits.max_steps,
+            cell_timeout=f"{self.limits.cell_timeout:g}",
+            instructions=self._instructions,
+        )
+        about = {
+            "model": self._model.about(),
+            "kernel": {
+                "name": kernel.name,
+                "version": kernel.info.get("implementation_version", ""),
+                "isolation": "none",
+            },
+            "limits": self.limits.about(),
+            "kernelspec": kernel.kernelspec,
+            "language_info": kernel.info.get("language_info", {}),
+        }
+        prelude = PRELUDE if language == "python" else ""
+        return Transcript(system, path=path, cwd=kernel.cwd, prelude=prelude, about=about)
+
+    def _take_on(self, text: str, data: Mapping[str, Any], files: Sequence[str]) -> None:
+        """Give the kernel the data and the transcript the task."""
+        assert self.transcript is not None
+        given = self._give(data, self.transcript)
+        prompt = self._prompts.render(
+            "task",
+            task=text.strip(),
+            files=self._kernel.previews("files", files),
+            variables=self._kernel.previews("variables", list(data)),
+        )
+        task = Task(text, prompt, setup=given.source)
+        self.transcript.add(task)
+        self._tell(RunStarted(task, self._model.name, self._kernel.name, self.transcript.path))
+
+    def _give(self, data: Mapping[str, Any], transcript: Transcript) -> Given:
+        if not data:
+            return Given()
+        path = transcript.path or self._folder / "run.ipynb"
+        number = f"-{len(transcript.tasks) + 1}" if transcript.tasks else ""
+        folder = path.with_name(f"{path.stem}-data{number}").absolute()
+        given = give(data, folder=folder, cwd=self._kernel.cwd)
+        result = self._kernel.execute(given.source, counted=False)
+        if result.status != "ok":
+            said = observe(result, max_chars=1000).text
+            raise DataError(", ".join(data), f"the kernel could not read it:\n{said}")
+        return given
+
+    def _data_file(self, file: str | Path) -> str:
+        """The path of a data file as the code will use it: as given, if that leads there."""
+        path = Path(file)
+        if not path.is_file():
+            why = "it is a folder" if path.is_dir() else "there is no such file"
+            raise DataError(str(file), f"{why}. The path is relative to {str(Path.cwd())!r}.")
+        is_there = path.is_absolute() or (self._kernel.cwd / path).is_file()
+        return str(path if is_there else path.absolute())
+
+    def _new_path(self, task: str, out: str | Path | None) -> Path:
+        if self.transcript is not None and self.transcript.path is not None:
+            return self.transcript.path
+        return new_path(self._folder, task, date.today()) if out is None else Path(out)
+
+    def _result(self, transcript: Transcript) -> Run:
+        assert transcript.outcome is not None
+        return Run(
+            transcript.answer, transcript.outcome, transcript.usage, transcript.path, transcript
+        )
+
+    def _output_received(self, output: Output) -> None:
+        self._tell(OutputReceived(output))
+
+    def _tell(self, event: Event) -> None:
+        if self._listener is not None:
+            self._listener(event)
+
+    @contextmanager
+    def _ctrl_c(self) -> Iterator[None]:
+        """Make the first Ctrl-C interrupt the run; the second one leaves at once.
+
+        Only in the main thread, which alone gets signals, and only where nobody else has asked
+        for them.
+        """
+        in_main = threading.current_thread() is threading.main_thread()
+        if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._interrupted:
+                signal.default_int_handler(number, frame)
+            self.interrupt()
+
+        signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_answer(steps: Sequence[Step]) -> bool:
+    """Whether a reply without code now is the answer: code has run, or it was asked for before."""
+    has_run = any(step.result for step in steps)
+    was_asked = bool(steps) and steps[-1].result is None and bool(steps[-1].thought)
+    return has_run or was_asked
+
+
+def _has_image(result: CellResult) -> bool:
+    return any(re.match("image/", mime) for o in result.outputs for mime in o.get("data", ()))

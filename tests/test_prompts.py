@@ -1,0 +1,102 @@
+import itertools
+import re
+
+import pytest
+
+from kernel_agent.errors import PromptError
+from kernel_agent.prompts import Prompts
+from kernel_agent.shipped import shipped
+
+OPTIONS = {
+    "system": {
+        "language": ["python", "r"],
+        "language_name": ["Python"],
+        "example": ["1 + 1"],
+        "python": ["3.11.7"],
+        "packages": [[], ["numpy", "pandas"]],
+        "max_steps": [20],
+        "cell_timeout": ["120"],
+        "instructions": ["", "Answer in French."],
+    },
+    "task": {
+        "task": ["What?"],
+        "files": [[], ["File one", "File two"]],
+        "variables": [[], ["x: int"]],
+    },
+    "observation": {
+        "text": ["42"],
+        "unusable": ["", "It was empty."],
+        "is_answer_question": [False, True],
+        "answer_refused": [False, True],
+        "restarted": [False, True],
+        "setup": [False, True],
+        "language": ["python"],
+        "step": [3, 19, 20],
+        "max_steps": [20],
+        "limit": ["", "max_steps", "max_cost", "max_tokens", "max_seconds"],
+    },
+}
+
+
+def combinations(name):
+    options = OPTIONS[name]
+    for values in itertools.product(*options.values()):
+        yield dict(zip(options, values, strict=True))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_combination_of_features_renders_tidily(name):
+    for variables in combinations(name):
+        text = Prompts().render(name, **variables)
+        assert text == text.strip()
+        assert "{" not in text
+        assert not re.search(r"\n{3,}|[ \t]\n", text)
+
+
+def test_every_prompt_file_is_tested():
+    assert {path.stem for path in shipped("prompts").glob("*.md")} == set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_missing_variable_is_an_error_that_names_file_and_variable(name):
+    variables = next(iter(combinations(name)))
+    needed = next(iter(variables))
+    if name == "observation":
+        needed = "unusable"
+    del variables[needed]
+    with pytest.raises(PromptError, match=rf"{name}\.md.*'{needed}' is undefined"):
+        Prompts().render(name, **variables)
+
+
+def test_a_users_folder_replaces_single_files(tmp_path):
+    (tmp_path / "task.md").write_text("Task: {{ task }}\n")
+    prompts = Prompts(tmp_path)
+    assert prompts.render("task", task="x", files=[], variables=[]) == "Task: x"
+    assert prompts.render("system", **next(combinations("system"))).startswith("You solve")
+
+
+def test_a_broken_template_names_its_line(tmp_path):
+    (tmp_path / "task.md").write_text("fine\n{% if %}\n")
+    with pytest.raises(PromptError, match=r"task\.md.*line 2"):
+        Prompts(tmp_path).render("task")
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(PromptError, match="no such folder"):
+        Prompts(tmp_path / "gone")
+
+
+def test_text_in_a_variable_is_never_a_template():
+    text = Prompts().render("task", task="{{ secrets }} <b>", files=[], variables=[])
+    assert text == "{{ secrets }} <b>"
+
+
+def test_the_system_prompt_has_at_most_800_tokens():
+    import litellm
+
+    variables = {key: values[-1] for key, values in OPTIONS["system"].items()}
+    packages = "numpy pandas pyarrow scipy sklearn statsmodels matplotlib seaborn openpyxl requests"
+    variables |= {"language": "python", "instructions": "", "packages": packages.split()}
+    example = 'import pandas as pd\norders = pd.read_csv("orders.csv")\n' * 2
+    text = Prompts().render("system", **variables | {"example": example})
+    assert litellm.token_counter("gpt-4", text=text) <= 800
