@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
@@ -13,9 +14,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from kernel_agent import __version__
 from kernel_agent.asking import Asking, Interrupted
 from kernel_agent.data import Given, check_names, give
-from kernel_agent.errors import DataError, KernelAgentError, SettingsError
+from kernel_agent.errors import DataError, KernelAgentError, SettingsError, TranscriptError
 from kernel_agent.events import (
     CellStarted,
     Event,
@@ -323,6 +325,7 @@ class Agent:
             instructions=self._instructions,
         )
         about = {
+            "version": __version__,
             "model": self._model.about(),
             "kernel": {
                 "name": kernel.name,
@@ -364,18 +367,26 @@ class Agent:
         return given
 
     def _data_file(self, file: str | Path) -> str:
-        """The path of a data file as the code will use it: as given, if that leads there."""
+        """The path of a data file as the code will use it: as given where that leads there."""
         path = Path(file)
         if not path.is_file():
             why = "it is a folder" if path.is_dir() else "there is no such file"
             raise DataError(str(file), f"{why}. The path is relative to {str(Path.cwd())!r}.")
-        is_there = path.is_absolute() or (self._kernel.cwd / path).is_file()
-        return str(path if is_there else path.absolute())
+        cwd, absolute = self._kernel.cwd, path.absolute()
+        if path.is_absolute() or cwd == Path.cwd():
+            return str(path)
+        return str(absolute.relative_to(cwd) if absolute.is_relative_to(cwd) else absolute)
 
     def _new_path(self, task: str, out: str | Path | None) -> Path:
         if self.transcript is not None and self.transcript.path is not None:
             return self.transcript.path
-        return new_path(self._folder, task, date.today()) if out is None else Path(out)
+        if out is None:
+            return new_path(self._folder, task, date.today())
+        if os.path.lexists(out):
+            raise TranscriptError(
+                out, "it exists, and no file is overwritten. Choose another name."
+            )
+        return Path(out)
 
     def _result(self, transcript: Transcript) -> Run:
         assert transcript.outcome is not None

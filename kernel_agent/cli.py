@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EXIT_CODES = {"answered": 0, "failed": 1, "limit": 3, "interrupted": 130}
 USAGE_ERROR = 2
 DEMO_NOTEBOOK = "seattle-weather.ipynb"
+DEMO_DATA = "seattle-weather.csv"
 DEMO_PACE = 400.0  # characters per second: readable, and quicker than most models
 DEMO_NOTE = """\
 The model's replies in this demo are scripted. Everything else is real: the kernel, the data, the
@@ -156,7 +157,7 @@ def demo(
 
     settings = load_settings({"folder": folder}, os.environ, config_file())
     check_place(out, settings)
-    weather = _weather_file()
+    weather = _weather_file(settings.folder)
 
     from kernel_agent.agent import Agent
     from kernel_agent.testing import ScriptedModel
@@ -269,12 +270,21 @@ def _listener(*, quiet: bool, json: bool) -> Iterator[Listener | None]:
             yield view
 
 
-def _weather_file() -> Path:
+def _weather_file(folder: Path) -> Path:
+    """The demo's data, copied into `folder`, so that the notebook finds it wherever both go."""
+    import shutil
+    from filecmp import cmp
+
     try:
         from vega_datasets import local_data
     except ImportError as error:
         raise DataError(
-            "seattle-weather",
+            DEMO_DATA,
             f"{error}. The demo's data come with an extra: pip install 'kernel-agent[data]'.",
         ) from error
-    return Path(local_data.seattle_weather.filepath)
+    original, copy = Path(local_data.seattle_weather.filepath), folder / DEMO_DATA
+    if copy.exists() and not cmp(original, copy, shallow=False):
+        raise DataError(DEMO_DATA, f"{str(copy)!r} is another file. Choose another --folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(original, copy)
+    return copy

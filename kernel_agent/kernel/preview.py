@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from contextlib import suppress
 from typing import Any
 
 from IPython import get_ipython
@@ -139,19 +140,25 @@ def _variable(name: str, value: Any) -> str:
 
 
 def _columns(table: Any) -> str:
-    """A line per column: quoted name, type, missing values, the values of the first rows."""
-    lines = []
-    for position, name in enumerate(table.columns[:MAX_COLUMNS]):
-        column = table.iloc[:, position]
-        values = ", ".join(_value(value) for value in column.head(3))
-        missing = int(column.isna().sum())
-        lines.append(
-            f"- {_quoted(name)}: {column.dtype}, {missing or 'none'} missing; first rows: {values}"
-        )
+    """A line per column: quoted name, type, missing values, range or variety, first rows."""
+    lines = [_column(table, position) for position in range(min(table.shape[1], MAX_COLUMNS))]
     if (rest := table.columns[MAX_COLUMNS:]).size:
         names = ", ".join(_quoted(name) for name in rest)
         lines.append(f"- and {len(rest)} more columns: {names[:MAX_TEXT]}")
     return "\n".join(lines)
+
+
+def _column(table: Any, position: int) -> str:
+    column = table.iloc[:, position]
+    missing = int(column.isna().sum())
+    parts = [str(column.dtype), f"{missing} missing" if missing else "none missing"]
+    if column.dtype.kind in "iufM" and missing < len(column):
+        parts.append(f"{_value(column.min())} to {_value(column.max())}")
+    elif column.dtype.kind not in "iufM":
+        with suppress(TypeError):  # lists and dicts cannot be counted
+            parts.append(f"{column.nunique():,} distinct")
+    values = ", ".join(_value(value) for value in column.head(3))
+    return f"- {_quoted(table.columns[position])}: {', '.join(parts)}; first rows: {values}"
 
 
 def _quoted(name: Any) -> str:
@@ -159,7 +166,10 @@ def _quoted(name: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    text = _quoted(value) if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        text = _quoted(value)
+    else:
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 1] + "…"
 
 
@@ -197,9 +207,9 @@ def _separator(path: str) -> str:
 def _is_utf8(path: str) -> bool:
     try:
         with open(path, encoding="utf-8") as file:
-            while file.read(1_000_000):
-                if file.buffer.tell() > MAX_BYTES:
-                    return True
+            for _ in range(MAX_BYTES // 1_000_000 + 1):
+                if not file.read(1_000_000):
+                    break
     except UnicodeDecodeError:
         return False
     return True

@@ -55,7 +55,7 @@ class KernelProcess:
         self._env = {**kernel_environment(), **env}
         self._manager: KernelManager | None = None
         self._guard: subprocess.Popen[bytes] | None = None
-        self._folder = Path()
+        self._folder: Path | None = None
         self._exit_code: int | None = None
 
     def start(self) -> Connection:
@@ -63,7 +63,7 @@ class KernelProcess:
 
         Raises KernelStartError for an unknown kernelspec, a missing folder or interpreter.
         """
-        self._folder = new_runtime_folder()
+        self._folder = folder = new_runtime_folder()
         runtime = Path(jupyter_runtime_dir())
         try:
             runtime.mkdir(parents=True, exist_ok=True)
@@ -74,8 +74,8 @@ class KernelProcess:
             )
             if os.name != "nt":
                 self._manager.transport = "ipc"
-                self._manager.ip = str(self._folder / "k")
-                self._guard = start_guard(self._folder, connection_file)
+                self._manager.ip = str(folder / "k")
+                self._guard = start_guard(folder, connection_file)
             self._launch()
         except NoSuchKernel as error:
             self.close()
@@ -99,7 +99,7 @@ class KernelProcess:
             raise NotADirectoryError(f"The folder {str(self._cwd)!r} does not exist")
         manager = self.manager
         is_ipykernel = any("ipykernel" in word for word in self._spec.argv)
-        with (self._folder / "stderr").open("wb") as stderr:
+        with self._stderr.open("wb") as stderr:
             manager.start_kernel(
                 cwd=str(self._cwd),
                 env=self._env,
@@ -118,6 +118,12 @@ class KernelProcess:
         if self._manager is None:
             raise RuntimeError("the kernel's process was not started")
         return self._manager
+
+    @property
+    def _stderr(self) -> Path:
+        if self._folder is None:
+            raise RuntimeError("the kernel's process was not started")
+        return self._folder / "stderr"
 
     @property
     def display_name(self) -> str:
@@ -159,7 +165,7 @@ class KernelProcess:
     def last_words(self, max_chars: int = 2000) -> str:
         """The end of what the process has written to its standard error."""
         try:
-            with (self._folder / "stderr").open("rb") as stderr:
+            with self._stderr.open("rb") as stderr:
                 stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - max_chars))
                 return stderr.read().decode(errors="replace").strip()
         except FileNotFoundError:
@@ -189,7 +195,9 @@ class KernelProcess:
         if self._guard is not None:
             _tell(self._guard, "")  # nothing is left to kill, and its number may be reused
             _, self._guard = self._guard.communicate(), None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
 
 def kernel_environment() -> dict[str, str]:

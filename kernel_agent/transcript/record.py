@@ -129,7 +129,7 @@ class Transcript:
             case Step(result=CellResult(answer=dict() as output)):
                 return answer_value(output)
             case Step(result=None, observation=None):
-                return last.thought
+                return last.thought or None
         return None
 
     def messages(self) -> list[Message]:

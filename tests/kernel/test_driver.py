@@ -282,6 +282,15 @@ def test_a_kernel_that_was_not_started_cannot_execute():
         Kernel().execute("1")
 
 
+def test_a_kernel_that_was_not_started_touches_no_file_when_it_is_shut_down(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "precious").touch()
+    Kernel().shutdown()
+    with pytest.raises(KernelStartError):
+        Kernel("pyhton3").start()
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
 @pytest.fixture
 def runtime(tmp_path, monkeypatch):
     """The folders in which a kernel leaves files, made empty and watched."""

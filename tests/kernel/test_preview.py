@@ -22,8 +22,8 @@ def test_a_csv_shows_shape_quoted_names_types_missing_values_and_three_rows(kern
     text = shown(kernel, "a.csv", lambda p: p.write_text("x, y\n1,a\n2,\n3,c\n4,d\n"))
     assert text.splitlines() == [
         'File "a.csv" (20 bytes, 4 rows × 2 columns)',
-        '- "x": int64, none missing; first rows: 1, 2, 3',
-        '- " y": str, 1 missing; first rows: "a", nan, "c"',
+        '- "x": int64, none missing, 1 to 4; first rows: 1, 2, 3',
+        '- " y": str, 1 missing, 3 distinct; first rows: "a", nan, "c"',
     ]
 
 
@@ -89,6 +89,20 @@ def test_a_table_of_many_columns_is_bounded(kernel):
     text = shown(kernel, "wide.csv", lambda p: p.write_text(wide + "\n"))
     assert "and 440 more columns" in text
     assert len(text) < 6_000
+
+
+def test_values_are_short_and_any_type_of_column_is_shown(kernel):
+    kernel.execute(
+        "import pandas as pd\nodd = pd.DataFrame({'f': [0.37715947248000004, 1e9], "
+        "'lists': [[1], [2]], 'time': pd.to_datetime(['2026-01-01', '2026-02-01']), "
+        "'none': [None, None], 'flag': [True, False]})"
+    )
+    (text,) = kernel.previews("variables", ["odd"])
+    assert "0.377159 to 1e+09; first rows: 0.377159, 1e+09" in text
+    assert '"lists": object, none missing; first rows: [1], [2]' in text
+    assert "2026-01-01 00:00:00 to 2026-02-01 00:00:00" in text
+    assert '"none": object, 2 missing, 0 distinct' in text
+    assert '"flag": bool, none missing, 2 distinct' in text
 
 
 def test_variables_are_shown_by_type_and_shape(kernel):

@@ -1,0 +1,268 @@
+"""The command: its errors and exit codes, and whole runs against a local server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import kernel_agent
+from kernel_agent.cli import DEMO_NOTEBOOK, app
+from kernel_agent.providers import PROVIDERS
+from kernel_agent.settings import config_file
+from kernel_agent.shipped import shipped
+from kernel_agent.steps import ANSWER_MIME, CellResult, Observation, Outcome, Reply, Step, Task
+from kernel_agent.transcript import Transcript
+from tests.openai_server import OpenAIServer, Status
+
+ROOT = Path(kernel_agent.__file__).resolve().parent.parent
+ANSWER = "```python\nfinal_answer(6 * 7)\n```"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and an environment without settings and keys."""
+    for name in list(os.environ):
+        if name.startswith("KERNEL_AGENT_") or any(name in it.variables for it in PROVIDERS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
+
+
+def kernel_agent_command(
+    *arguments: str, environ: dict[str, str] | None = None, stdin: str | bytes | None = None
+) -> Result:
+    return CliRunner().invoke(app, arguments, env=environ, input=stdin)
+
+
+def record(path: Path) -> None:
+    """Saves the transcript of a small run."""
+    transcript = Transcript("system", path=path, about={"model": {"name": "some/model"}})
+    transcript.add(Task("What is it?", "What is it?"))
+    output = {
+        "output_type": "display_data",
+        "data": {"text/plain": "42", ANSWER_MIME: {"value": 42}},
+        "metadata": {},
+    }
+    result = CellResult("final_answer(42)", outputs=(output,), execution_count=1)
+    step = Step(Reply("I know."), "I know.", "I know.", result, Observation("Answer: 42"))
+    transcript.add(step)
+    transcript.finish(Outcome("answered"))
+
+
+MODEL = {"KERNEL_AGENT_MODEL": "openai/x"}
+
+# arguments, environment, words on stderr: all are found out before anything is started.
+USAGE_ERRORS = [
+    ("run", {}, "Missing argument"),
+    ("jump", {}, "No such command"),
+    ("run x --colour", {}, "No such option"),
+    ("run x --max-steps", {}, "requires an argument"),
+    ("run x --max-steps 0", MODEL, "--max-steps: '0' is not allowed. max_steps is a whole number"),
+    ("run x --max-cost nan", MODEL, "--max-cost: 'nan' is not allowed"),
+    ("run x --cell-timeout -1", MODEL, "--cell-timeout: '-1' is not allowed"),
+    ("run x", MODEL | {"KERNEL_AGENT_MAX_STEPS": "ten"}, "KERNEL_AGENT_MAX_STEPS: 'ten'"),
+    ("run x --data gone.csv", MODEL, "--data: there is no file 'gone.csv'. Check the path."),
+    ("run x --data .", MODEL, "--data: '.' is a folder."),
+    ("run x --out here.ipynb", MODEL, "--out: 'here.ipynb' exists, and no notebook is overwritten"),
+    ("run x --out here.txt", MODEL, "--out: 'here.txt' is not the name of a notebook."),
+    ("run x --out here.ipynb/a.ipynb", MODEL, "here.ipynb' is not a folder"),
+    ("run x --folder here.ipynb", MODEL, "--folder: 'here.ipynb' is not a folder"),
+    ("run x", MODEL | {"KERNEL_AGENT_FOLDER": "here.ipynb"}, "KERNEL_AGENT_FOLDER: 'here.ipynb'"),
+    ("run x --kernel pyhton3", MODEL, "--kernel: no kernel 'pyhton3' is installed. Installed: "),
+    ("run x --api-base http://localhost:1", {}, "--api-base: a server is set, but no model."),
+    ("run x --quiet --json", MODEL, "--quiet and --json exclude each other."),
+    ("run ' '", MODEL, "TASK is empty."),
+    ("run -", MODEL, "TASK is empty."),
+    ("run x", {"OPENAI_API_KEY": "s3cret", "XAI_API_KEY": "s3cret"}, "--model openai/"),
+    ("run x --prompts gone", MODEL, "--prompts: there is no folder 'gone'"),
+    ("demo --out here.ipynb", {}, "--out: 'here.ipynb' exists"),
+    ("show gone.ipynb", {}, "there is no file 'gone.ipynb'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "environ", "words"), USAGE_ERRORS)
+def test_a_bad_argument_is_told_before_anything_is_written(
+    folder: Path, arguments: str, environ: dict[str, str], words: str
+) -> None:
+    (folder / "here.ipynb").write_text("mine")
+    split = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", arguments)]
+    result = kernel_agent_command(*split, environ=environ, stdin=" \n")
+    assert words in result.stderr
+    assert "s3cret" not in result.output
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert [path.name for path in folder.iterdir()] == ["here.ipynb"]
+    assert (folder / "here.ipynb").read_text() == "mine"
+
+
+def test_a_task_that_is_no_text_is_refused(folder: Path) -> None:
+    result = kernel_agent_command("run", "-", environ=MODEL, stdin=b"\xff\xfe\xff")
+    assert result.exit_code == 2
+    assert "not UTF-8" in result.stderr
+
+
+def test_a_bad_config_file_is_told_with_its_line(folder: Path) -> None:
+    config = config_file()
+    assert config.is_relative_to(folder.parent)
+    config.parent.mkdir(parents=True)
+    config.write_text("# limits\nmax_step = 3\n")
+    result = kernel_agent_command("run", "x")
+    assert result.exit_code == 2
+    assert "config.toml line 2: no setting 'max_step'. Did you mean 'max_steps'?" in result.stderr
+    assert "no setting 'max_step'" in kernel_agent_command("doctor").stdout
+
+
+def test_what_is_no_transcript_is_refused_in_one_line(folder: Path) -> None:
+    (folder / "not.ipynb").write_text("{}")
+    result = kernel_agent_command("show", "not.ipynb")
+    assert result.exit_code == 1
+    assert "not.ipynb" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_show_prints_a_recorded_run(folder: Path) -> None:
+    record(folder / "run.ipynb")
+    result = kernel_agent_command("show", "run.ipynb")
+    assert result.exit_code == 0
+    for words in ("What is it?", "some/model", "I know.", "│ final_answer(42)", "Answer\n\n42\n"):
+        assert words in result.stdout
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    result = kernel_agent_command("--version")
+    assert result.stdout == f"kernel-agent {project['version']}\n"
+    assert result.exit_code == 0
+
+
+def test_doctor_names_keys_but_never_tells_them(folder: Path) -> None:
+    environ = {"OPENAI_API_KEY": "s3cret", "KERNEL_AGENT_MAX_STEP": "3", "KERNEL_AGENT_KERNEL": "x"}
+    result = kernel_agent_command("doctor", environ=environ)
+    assert result.exit_code == 0
+    assert "s3cret" not in result.output
+    for words in (
+        "OPENAI_API_KEY",
+        "litellm ",
+        "python3 ",
+        "KERNEL_AGENT_KERNEL\n",
+        "KERNEL_AGENT_MAX_STEP is set, but there is no such setting",
+        "the kernel 'x' is not installed; KERNEL_AGENT_KERNEL sets it",
+    ):
+        assert words in result.stdout
+    assert list(folder.iterdir()) == []
+
+
+def imported_by(code: str) -> set[str]:
+    """The names of the modules that a fresh Python has imported after `code`."""
+    code = f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(done.stderr.split())
+
+
+HEAVY = {"litellm", "pandas", "jupyter_client", "nbformat", "rich", "jinja2", "typer"}
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    imported = imported_by("import kernel_agent; dir(kernel_agent)")
+    assert imported & HEAVY == set()
+    assert {name for name in imported if name.startswith("kernel_agent")} == {"kernel_agent"}
+
+
+def test_help_does_not_wait_for_what_only_a_run_needs() -> None:
+    code = "import kernel_agent.cli as c\ntry: c.app(['run', '--help'])\nexcept SystemExit: pass"
+    assert imported_by(code) & HEAVY == {"typer"}
+
+
+def test_every_exported_name_is_there() -> None:
+    for name in kernel_agent.__all__:
+        assert getattr(kernel_agent, name) is not None
+        assert name in dir(kernel_agent)
+    with pytest.raises(AttributeError, match="no attribute 'Agnet'"):
+        kernel_agent.Agnet  # noqa: B018
+
+
+def server_arguments(server: OpenAIServer) -> tuple[str, ...]:
+    return ("--model", "openai/test", "--api-base", server.url)
+
+
+def test_a_quiet_run_prints_the_answer_alone_and_leaves_a_notebook(folder: Path) -> None:
+    (folder / "data.csv").write_text("a,b\n1,2\n")
+    with OpenAIServer([ANSWER]) as server:
+        result = kernel_agent_command(
+            "run", "-", "--data", "data.csv", "--out", "out/it.ipynb", "--quiet",
+            *server_arguments(server),
+            environ={"OPENAI_API_KEY": "sk-test"}, stdin="What is six times seven?\n",
+        )  # fmt: skip
+        assert "data.csv" in json.dumps(server.requests[0].body)
+    assert (result.exit_code, result.stdout) == (0, "42\n"), result.output
+    transcript = Transcript.load(folder / "out" / "it.ipynb")
+    assert transcript.tasks[0].text == "What is six times seven?"
+    assert transcript.answer == 42
+
+
+def test_a_limit_without_an_answer_has_a_code_of_its_own(folder: Path) -> None:
+    with OpenAIServer(["```python\nx = 1\n```", "```python\nx = 2\n```"]) as server:
+        result = kernel_agent_command(
+            "run", "x", "--max-steps", "1", "--quiet", *server_arguments(server),
+            environ={"OPENAI_API_KEY": "sk-test"},
+        )  # fmt: skip
+    assert result.exit_code == 3, result.output
+    assert result.stdout == ""
+    assert "max_steps" in result.stderr
+
+
+def test_a_failed_run_is_one_line_on_stderr_and_events_are_json(folder: Path) -> None:
+    with OpenAIServer([Status(401, "Incorrect API key provided.")]) as server:
+        result = kernel_agent_command(
+            "run", "x", "--json", *server_arguments(server), environ={"OPENAI_API_KEY": "sk-test"}
+        )
+    assert result.exit_code == 1, result.output
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["RunStarted", "ReplyStarted", "RunFinished"]
+    assert events[-1]["outcome"]["status"] == "failed"
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_ends_a_run_tidily(folder: Path) -> None:
+    sleeping = "```python\nprint('asleep', flush=True)\nimport time\ntime.sleep(100)\n```"
+    with OpenAIServer([sleeping]) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kernel_agent", "run", "x", "--json", *server_arguments(server)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert process.stdout
+        for line in process.stdout:
+            if '"asleep' in line and "OutputReceived" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert json.loads(rest.splitlines()[-1])["outcome"]["status"] == "interrupted"
+    assert "Traceback" not in errors
+
+
+def test_the_demo_runs_for_real_and_says_what_is_scripted(folder: Path) -> None:
+    if not (shipped("notebooks") / DEMO_NOTEBOOK).exists():
+        pytest.skip("the notebook is not there")
+    result = kernel_agent_command("demo", "--out", "demo.ipynb")
+    assert result.exit_code == 0, result.output
+    assert "scripted" in result.stderr
+    assert "Answer\n" in result.stdout
+    assert Transcript.load(folder / "demo.ipynb").outcome == Outcome("answered")
