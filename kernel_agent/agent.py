@@ -320,6 +320,7 @@ class Agent:
             example=EXAMPLES.get(language, "…"),
             python=there["python"],
             packages=there["packages"],
+            images=self._model.takes_images,
             max_steps=self.limits.max_steps,
             cell_timeout=f"{self.limits.cell_timeout:g}",
             instructions=self._instructions,
@@ -346,6 +347,7 @@ class Agent:
         prompt = self._prompts.render(
             "task",
             task=text.strip(),
+            is_follow_up=bool(self.transcript.tasks),
             files=self._kernel.previews("files", files),
             variables=self._kernel.previews("variables", list(data)),
         )

@@ -212,12 +212,16 @@ def main() -> None:
 
 
 def _agent(name: str, settings: Settings, listener: Listener | None) -> Agent:
-    from kernel_agent.agent import Agent
     from kernel_agent.model import LiteLLM
 
     parameters: dict[str, Any] = {"api_base": settings.api_base} if settings.api_base else {}
+    model = LiteLLM(name, **parameters)
+    model.prepare()  # it takes seconds: everything else goes on beside it
+
+    from kernel_agent.agent import Agent
+
     return Agent(
-        LiteLLM(name, **parameters),
+        model,
         kernel=settings.kernel,
         max_steps=settings.max_steps,
         max_cost=settings.max_cost,

@@ -34,7 +34,7 @@ def observe(result: CellResult, *, max_chars: int = 8000, images: bool = False) 
     closing = [*errors, *_closing_lines(result)]
     room = max(max_chars - sum(len(line) + 1 for line in closing), max_chars // 4)
     body = _body([output for output in outputs if output["output_type"] != "error"], room)
-    if not body and not errors:
+    if not body and not errors and not result.reason:
         body = "(no output)"
     urls = tuple(url for output in outputs if images and (url := _image_url(output)))
     return Observation("\n".join([body, *closing] if body else closing), urls)

@@ -35,14 +35,14 @@ class Prompts:
         )
 
     def render(self, name: str, **variables: Any) -> str:
-        """The text of prompt `name` (a file's name without `.md`), without blanks at its ends.
+        """The text of prompt `name` (a file's name without `.md`), without blank lines around it.
 
         Raises PromptError for a variable that the file uses and nobody gave, and for a file
         that is no template: the message names the file and the line.
         """
         file = f"{name}.md"
         try:
-            return self._environment.get_template(file).render(variables).strip()
+            return self._environment.get_template(file).render(variables).lstrip("\n").rstrip()
         except jinja2.UndefinedError as error:
             known = ", ".join(sorted(variables))
             raise PromptError(file, f"{error.message}. It may use: {known}.") from error

@@ -12,8 +12,9 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -89,11 +90,12 @@ Script = str | Answer | Status | CutConnection | MalformedChunk | EmptyChoices |
 
 @dataclass(frozen=True)
 class Request:
-    """What the server was sent."""
+    """What the server was sent; `time` is when, in seconds since the epoch."""
 
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    time: float = field(default_factory=time.time)
 
 
 class OpenAIServer:

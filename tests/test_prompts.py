@@ -14,12 +14,14 @@ OPTIONS = {
         "example": ["1 + 1"],
         "python": ["3.11.7"],
         "packages": [[], ["numpy", "pandas"]],
+        "images": [False, True],
         "max_steps": [20],
         "cell_timeout": ["120"],
         "instructions": ["", "Answer in French."],
     },
     "task": {
         "task": ["What?"],
+        "is_follow_up": [False, True],
         "files": [[], ["File one", "File two"]],
         "variables": [[], ["x: int"]],
     },
@@ -71,7 +73,7 @@ def test_a_missing_variable_is_an_error_that_names_file_and_variable(name):
 def test_a_users_folder_replaces_single_files(tmp_path):
     (tmp_path / "task.md").write_text("Task: {{ task }}\n")
     prompts = Prompts(tmp_path)
-    assert prompts.render("task", task="x", files=[], variables=[]) == "Task: x"
+    assert prompts.render("task", task="x", is_follow_up=False, files=[], variables=[]) == "Task: x"
     assert prompts.render("system", **next(combinations("system"))).startswith("You solve")
 
 
@@ -86,8 +88,16 @@ def test_a_missing_folder_is_an_error(tmp_path):
         Prompts(tmp_path / "gone")
 
 
+def test_the_first_line_of_an_observation_keeps_its_blanks():
+    variables = next(combinations("observation"))
+    shown = Prompts().render("observation", **variables | {"text": "   a  b\n0  1  2"})
+    assert shown.splitlines()[:2] == ["   a  b", "0  1  2"]
+
+
 def test_text_in_a_variable_is_never_a_template():
-    text = Prompts().render("task", task="{{ secrets }} <b>", files=[], variables=[])
+    text = Prompts().render(
+        "task", task="{{ secrets }} <b>", is_follow_up=False, files=[], variables=[]
+    )
     assert text == "{{ secrets }} <b>"
 
 

@@ -22,6 +22,7 @@ DATA_PACKAGES = (
     "numpy pandas polars pyarrow duckdb scipy sklearn statsmodels matplotlib seaborn plotly "
     "altair openpyxl xlrd requests bs4 lxml sympy networkx PIL torch xgboost lightgbm"
 ).split()
+NOT_DATA = frozenset(["module", "type", "function", "builtin_function_or_method"])
 MAX_NAMES = 200
 MAX_LITERAL = 60
 
@@ -77,7 +78,7 @@ def changes() -> dict[str, Any]:
     for name, value in list(shell.user_ns.items()):
         if name.startswith("_") or name in shell.user_ns_hidden or name == "final_answer":
             continue
-        if type(value).__name__ == "module":
+        if type(value).__name__ in NOT_DATA:
             continue
         now[name] = (id(value), summary(value))
     changed = {name: both[1] for name, both in now.items() if _seen.get(name) != both}

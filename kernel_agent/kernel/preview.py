@@ -17,6 +17,8 @@ MAX_BYTES = 30_000_000  # a file up to this size is read whole, of a larger one 
 HEAD_ROWS = 20_000
 MAX_COLUMNS = 60
 MAX_VALUE = 40
+FEW = 8  # distinct texts that are all listed
+OFTEN = 20  # a text that stands in more than one row of so many is named
 MAX_TEXT = 1_000
 
 
@@ -128,7 +130,8 @@ def _variable(name: str, value: Any) -> str:
     kind = type(value)
     root = kind.__module__.partition(".")[0]
     if root == "pandas" and kind.__name__ == "DataFrame":
-        return f"{name}: DataFrame, {_shape(value.shape)}\n{_columns(value)}"
+        shape = f"{value.shape[0]:,} rows × {value.shape[1]} columns"
+        return f"{name}: DataFrame, {shape}\n{_columns(value)}"
     if root == "pandas" and kind.__name__ == "Series":
         return f"{name}: Series of {len(value):,} values\n{_columns(value.to_frame())}"
     if root == "numpy" and kind.__name__ == "ndarray":
@@ -152,13 +155,22 @@ def _column(table: Any, position: int) -> str:
     column = table.iloc[:, position]
     missing = int(column.isna().sum())
     parts = [str(column.dtype), f"{missing} missing" if missing else "none missing"]
-    if column.dtype.kind in "iufM" and missing < len(column):
-        parts.append(f"{_value(column.min())} to {_value(column.max())}")
-    elif column.dtype.kind not in "iufM":
-        with suppress(TypeError):  # lists and dicts cannot be counted
-            parts.append(f"{column.nunique():,} distinct")
+    with suppress(TypeError):  # lists and dicts can be neither counted nor ordered
+        parts += _variety(column, numeric=column.dtype.kind in "iufM")
     values = ", ".join(_value(value) for value in column.head(3))
     return f"- {_quoted(table.columns[position])}: {', '.join(parts)}; first rows: {values}"
+
+
+def _variety(column: Any, *, numeric: bool) -> list[str]:
+    """Which values there are: all of a few with their counts, else the range and the number."""
+    counts = column.value_counts()
+    if not numeric and len(counts) <= FEW:
+        return [f"{_value(value)} {count}×" for value, count in counts.items()]
+    extent = f"{_value(counts.index.min())} to {_value(counts.index.max())}" if len(counts) else ""
+    parts = [extent, f"{len(counts):,} distinct"] if extent else [f"{len(counts):,} distinct"]
+    if not numeric and counts.iloc[0] > len(column) / OFTEN:
+        parts.append(f"{_value(counts.index[0])} {counts.iloc[0]}×")
+    return parts
 
 
 def _quoted(name: Any) -> str:
@@ -174,7 +186,7 @@ def _value(value: Any) -> str:
 
 
 def _shape(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]:,} rows × {shape[1]} columns"
+    return f"{shape[0]:,} rows × {shape[1]} columns as pandas reads it"
 
 
 def _only_head(rows: int) -> str:

@@ -93,7 +93,7 @@ def test_progress_is_told_while_a_long_cell_runs(kernel, tmp_path):
     [
         ("a = 1; b = 'text'; c = [1, 2]", {"a": "1", "b": "'text'", "c": "list 2"}),
         ("import math", {}),
-        ("def f(): pass", {"f": "function"}),
+        ("def f(): pass\nfrom pathlib import Path", {}),
         ("_private = 1", {}),
         ("z = 'x' * 1000", {"z": "str 1000"}),
         ("import numpy as np\nm = np.zeros((2, 3))", {"m": "ndarray 2×3"}),

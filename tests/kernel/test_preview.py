@@ -21,9 +21,9 @@ def shown(kernel, name, write):
 def test_a_csv_shows_shape_quoted_names_types_missing_values_and_three_rows(kernel):
     text = shown(kernel, "a.csv", lambda p: p.write_text("x, y\n1,a\n2,\n3,c\n4,d\n"))
     assert text.splitlines() == [
-        'File "a.csv" (20 bytes, 4 rows × 2 columns)',
-        '- "x": int64, none missing, 1 to 4; first rows: 1, 2, 3',
-        '- " y": str, 1 missing, 3 distinct; first rows: "a", nan, "c"',
+        'File "a.csv" (20 bytes, 4 rows × 2 columns as pandas reads it)',
+        '- "x": int64, none missing, 1 to 4, 4 distinct; first rows: 1, 2, 3',
+        '- " y": str, 1 missing, "a" 1×, "c" 1×, "d" 1×; first rows: "a", nan, "c"',
     ]
 
 
@@ -91,6 +91,14 @@ def test_a_table_of_many_columns_is_bounded(kernel):
     assert len(text) < 6_000
 
 
+def test_few_texts_are_counted_and_of_many_the_range_and_the_commonest_are_told(kernel):
+    rows = [f"2026/01/{day:02d},{'north ' if day < 3 else 'North'},{day}\n" for day in range(1, 31)]
+    rows += ["-,North,-\n"] * 10
+    text = shown(kernel, "many.csv", lambda p: p.write_text("day,region,n\n" + "".join(rows)))
+    assert '"day": str, none missing, "-" to "2026/01/30", 31 distinct, "-" 10×;' in text
+    assert '"region": str, none missing, "North" 38×, "north " 2×;' in text
+
+
 def test_values_are_short_and_any_type_of_column_is_shown(kernel):
     kernel.execute(
         "import pandas as pd\nodd = pd.DataFrame({'f': [0.37715947248000004, 1e9], "
@@ -98,11 +106,11 @@ def test_values_are_short_and_any_type_of_column_is_shown(kernel):
         "'none': [None, None], 'flag': [True, False]})"
     )
     (text,) = kernel.previews("variables", ["odd"])
-    assert "0.377159 to 1e+09; first rows: 0.377159, 1e+09" in text
-    assert '"lists": object, none missing; first rows: [1], [2]' in text
+    assert "0.377159 to 1e+09, 2 distinct; first rows: 0.377159, 1e+09" in text
+    assert '"lists": object, none missing, [1] 1×, [2] 1×; first rows: [1], [2]' in text
     assert "2026-01-01 00:00:00 to 2026-02-01 00:00:00" in text
-    assert '"none": object, 2 missing, 0 distinct' in text
-    assert '"flag": bool, none missing, 2 distinct' in text
+    assert '"none": object, 2 missing; first rows: None, None' in text
+    assert '"flag": bool, none missing, True 1×, False 1×' in text
 
 
 def test_variables_are_shown_by_type_and_shape(kernel):
