@@ -39,6 +39,13 @@ while read -r line; do group=$line; done
 rm -rf -- "$@"
 """
 
+IPYKERNEL_OPTIONS = [
+    "--HistoryManager.enabled=False",
+    # A cell is over at the idle status, which comes after all outputs on their own channel: no
+    # need to sleep before the reply so that outputs overtake it.
+    "--IPythonKernel._execute_sleep=0",
+]
+
 LONGEST_FOLDER = 80  # a Unix socket's path has about 100 bytes
 
 
@@ -107,7 +114,7 @@ class KernelProcess:
                 # What a cell writes to file descriptor 1 is echoed there.
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                extra_arguments=["--HistoryManager.enabled=False"] if is_ipykernel else [],
+                extra_arguments=IPYKERNEL_OPTIONS if is_ipykernel else [],
             )
         self._exit_code = None
         if self._guard is not None and (pid := self.pid) is not None:

@@ -27,12 +27,13 @@ def write_whole(path: Path, pieces: Iterable[bytes], *, new: bool) -> None:
             os.fsync(file.fileno())
         if new:
             _put_new(temporary, target)
+            _sync_folder(target.parent)
         else:
+            # Its name is there already: whether the old or the new one, it leads to a whole file.
             _replace(temporary, target)
     finally:
         with suppress(OSError):
             temporary.unlink()
-    _sync_folder(target.parent)
 
 
 def _make_folder(folder: Path) -> None:

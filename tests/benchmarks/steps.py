@@ -1,7 +1,8 @@
-"""What a step costs: `python -m tests.benchmarks.steps [--peer smolagents]`.
+"""What a step costs: `python -m tests.benchmarks.steps [--peer smolagents] [--peer autogen]`.
 
 Asks a local scripted server without latency through litellm, as a run would, and prints the
-median milliseconds of a step of ours, and of a peer's in the same run (it must be installed).
+median milliseconds of a step of ours, and of a peer's in the same run (smolagents[litellm], or
+autogen-agentchat and autogen-ext[openai,jupyter-executor], must be installed).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ STEPS = 20
 SOURCES = {
     "small": "x = {step}\nprint(x * 2)",
     "200 lines": "for i in range(200): print(i, 'a line')",
+    "computing": "total = 0\nfor i in range(300_000): total += i * i % 7\nprint(total)",
 }
 
 
@@ -67,6 +69,40 @@ def smolagents(source: str) -> tuple[float, int]:
         return _median(times), _characters(server)
 
 
+def autogen(source: str) -> tuple[float, int]:
+    import asyncio
+
+    from autogen_agentchat.agents import AssistantAgent, CodeExecutorAgent
+    from autogen_agentchat.conditions import MaxMessageTermination
+    from autogen_agentchat.teams import RoundRobinGroupChat
+    from autogen_ext.code_executors.jupyter import JupyterCodeExecutor
+    from autogen_ext.models.openai import OpenAIChatCompletionClient
+
+    async def run(url: str, folder: str) -> list[float]:
+        info = {"vision": False, "function_calling": False, "json_output": False}
+        client = OpenAIChatCompletionClient(
+            model="any",
+            base_url=url,
+            api_key="sk-bench",
+            model_info=info | {"family": "unknown", "structured_output": False},
+        )
+        async with JupyterCodeExecutor(output_dir=folder) as executor:
+            coder = AssistantAgent(
+                "coder", model_client=client, system_message="Write Python code."
+            )
+            runner = CodeExecutorAgent("runner", code_executor=executor)
+            ending = MaxMessageTermination(2 * STEPS)
+            team = RoundRobinGroupChat([coder, runner], termination_condition=ending)
+            times = []
+            async for message in team.run_stream(task="Do it."):
+                if getattr(message, "source", "") == "runner":
+                    times.append(time.perf_counter())
+            return times
+
+    with OpenAIServer(replies(source)) as server, tempfile.TemporaryDirectory() as folder:
+        return _median(asyncio.run(run(server.url, folder))), _characters(server)
+
+
 def _median(times: list[float]) -> float:
     gaps = [after - before for before, after in itertools.pairwise(times)]
     return statistics.median(gaps) * 1000
@@ -76,17 +112,19 @@ def _characters(server: OpenAIServer) -> int:
     return sum(len(json.dumps(request.body["messages"])) for request in server.requests)
 
 
+PEERS = {"smolagents": smolagents, "autogen": autogen}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", choices=["smolagents"])
+    parser.add_argument("--peer", choices=list(PEERS), action="append", default=[])
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     ways = {
         "ours": lambda s: ours(s, streams=False),
         "ours, streamed": lambda s: ours(s, streams=True),
     }
-    if arguments.peer:
-        ways[arguments.peer] = smolagents
+    ways |= {name: PEERS[name] for name in arguments.peer}
     ours(SOURCES["small"], streams=False)  # the first request loads litellm
     for kind, source in SOURCES.items():
         found: dict[str, list[tuple[float, int]]] = {name: [] for name in ways}
