@@ -168,8 +168,9 @@ class Agent:
         preview of. `out` is the notebook's path for a first run. In the main thread, Ctrl-C
         ends the run as `interrupt` does, and a second one raises KeyboardInterrupt.
 
-        Raises DataError, TranscriptError or KernelStartError before anything is written, and
-        ModelError when the model gives no reply: what was done until then is in the notebook.
+        Raises DataError, TranscriptError, KernelStartError, or ModelError for a model that cannot
+        be asked, before anything is written; and ModelError when the model gives no reply: what
+        was done until then is in the notebook.
         """
         data = data or {}
         if not task.strip():
@@ -311,6 +312,8 @@ class Agent:
 
     def _begin(self, path: Path) -> Transcript:
         kernel = self._kernel
+        if callable(check := getattr(self._model, "check", None)):
+            check()
         there = kernel.report("packages()") or {"python": "", "packages": []}
         language = kernel.language or "python"
         system = self._prompts.render(

@@ -6,17 +6,18 @@ import copy
 import functools
 import importlib
 import itertools
+import os
 import random
 import re
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
 from kernel_agent.errors import ModelUnavailableError
 from kernel_agent.events import Listener, ReplyRetried, ReplyText
-from kernel_agent.model_errors import model_error
+from kernel_agent.model_errors import model_error, no_key_error
 from kernel_agent.model_loading import litellm_module, prepare_litellm
 from kernel_agent.model_secrets import public
 from kernel_agent.steps import Message, Reply, Usage
@@ -68,11 +69,30 @@ class LiteLLM:
         self._retries = retries
         self._timeout = timeout
         self._params = params
+        if name.startswith("openai/") and params.get("api_base") and not _has_openai_key(params):
+            # A server of the user's own seldom wants a key, but litellm wants one to send.
+            self._params = params | {"api_key": "none"}
         self._sleep: Callable[[float], None] = time.sleep
 
     def prepare(self) -> None:
         """Start loading litellm in the background and return at once; `complete` waits for it."""
         prepare_litellm()
+
+    def check(self) -> None:
+        """Find out, without asking the provider, what would make every request fail.
+
+        Waits for litellm to be loaded. Raises ModelError for a name that leads to no provider,
+        and ModelAuthenticationError if the provider wants a key and there is none.
+        """
+        litellm = litellm_module()
+        try:
+            litellm.get_llm_provider(self.name, api_base=self._params.get("api_base"))
+        except Exception as error:
+            raise self._error(error) from None
+        missing = litellm.validate_environment(self.name)["missing_keys"]
+        # Where more than a key is missing (Bedrock, Vertex) there are other ways to log in.
+        if missing and not self._params.get("api_key") and all(map(_is_key, missing)):
+            raise no_key_error(self.name, missing)
 
     @property
     def takes_images(self) -> bool:
@@ -249,6 +269,14 @@ def as_model(model: Model | str | Callable[[list[Message]], str | Reply]) -> Mod
     if callable(model):
         return _Function(model)
     raise TypeError(f"{model!r} is no model: give a name, a function, or an object with `complete`")
+
+
+def _has_openai_key(params: Mapping[str, Any]) -> bool:
+    return bool(params.get("api_key") or os.environ.get("OPENAI_API_KEY"))
+
+
+def _is_key(variable: str) -> bool:
+    return variable.endswith("_API_KEY")
 
 
 def retry_wait(attempt: int, retry_after: float | None) -> float:

@@ -7,7 +7,7 @@ import importlib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -71,6 +71,13 @@ def model_error(model: str, params: Mapping[str, Any], error: Exception) -> Mode
             return ModelError(model, reason)
 
 
+def no_key_error(model: str, variables: Sequence[str]) -> ModelAuthenticationError:
+    """There is no key in any of the environment's `variables`."""
+    where = " or ".join(variables)
+    reason = f"there is no key for it. Set it in the environment ({where}), or give `api_key`."
+    return ModelAuthenticationError(model, reason)
+
+
 def retry_after(error: Exception) -> float | None:
     """The wait in seconds that the provider asked for: `Retry-After`, as seconds or a date."""
     response = getattr(error, "response", None)
@@ -97,7 +104,7 @@ def _about_key(reason: str, model: str, params: Mapping[str, Any]) -> str:
     if not missing:
         return f"{reason} Check the provider's key in the environment, or give `api_key`."
     if _MISSING_KEY.search(reason):
-        reason = "there is no key for it."
+        return no_key_error(model, missing).reason
     return f"{reason} Set it in the environment ({', '.join(missing)}), or give `api_key`."
 
 

@@ -266,3 +266,53 @@ def test_the_demo_runs_for_real_and_says_what_is_scripted(folder: Path) -> None:
     assert "scripted" in result.stderr
     assert "Answer\n" in result.stdout
     assert Transcript.load(folder / "demo.ipynb").outcome == Outcome("answered")
+
+
+RUN_ERRORS = [
+    (
+        "--model nope/gpt",
+        {},
+        "Model 'nope/gpt': there is no such provider. A name is `provider/",
+        0,
+    ),
+    ("--model openai/gpt-5", {}, "there is no key for it. Set it in the environment (OPENAI_", 0),
+    ("--model openai/gpt-5 --api-base nonsense", {}, "`api_base` is no URL", 1),
+    ("--model openai/any --api-base {url}", {"OPENAI_API_KEY": "sk-wr0ng-key"}, "wrong key", 1),
+]
+
+
+@pytest.mark.parametrize(("arguments", "environ", "words", "notebooks"), RUN_ERRORS)
+def test_a_model_that_cannot_be_asked_is_one_line_on_stderr(
+    folder: Path, arguments: str, environ: dict[str, str], words: str, notebooks: int
+) -> None:
+    with OpenAIServer([Status(401, "wrong key sk-wr0ng-key")]) as server:
+        options = arguments.format(url=server.url).split()
+        done = kernel_agent_command("run", "x", "--quiet", *options, environ=environ)
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert "sk-wr0ng-key" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(list(folder.rglob("*.ipynb"))) == notebooks
+
+
+def test_a_server_of_ones_own_needs_no_key(folder: Path) -> None:
+    with OpenAIServer([ANSWER]) as server:
+        done = kernel_agent_command(
+            "run", "x", "--quiet", "--model", "openai/any", "--api-base", server.url
+        )
+    assert done.stdout == "42\n"
+
+
+def test_a_streamed_run_on_a_real_table_shows_everything_as_plain_text(folder: Path) -> None:
+    (folder / "rain.csv").write_text("month,mm\n1,120.5\n2,90\n")
+    look = "I sum it.\n```python\nimport pandas as pd\nrain = pd.read_csv('rain.csv')\nrain\n```"
+    answer = "```python\nfinal_answer(float(rain['mm'].sum()))\n```"
+    with OpenAIServer([look, answer]) as server:
+        options = ["--model", "openai/any", "--api-base", server.url, "--data", "rain.csv"]
+        done = kernel_agent_command("run", "How much rain?", *options)
+    assert done.exit_code == 0, done.stderr
+    assert [request.body["stream"] for request in server.requests] == [True, True]
+    assert '"mm": float64' in server.requests[0].body["messages"][1]["content"]
+    for words in ("How much rain?", "I sum it.", "rain = pd.read_csv", "120.5", "210.5", "2 steps"):
+        assert words in done.stdout
+    assert "\x1b" not in done.stdout
