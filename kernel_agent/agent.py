@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
-from kernel_agent import __version__
 from kernel_agent.asking import Asking, Interrupted
-from kernel_agent.data import Given, check_names, give
-from kernel_agent.errors import DataError, KernelAgentError, SettingsError, TranscriptError
+from kernel_agent.ctrl_c import first_ctrl_c
+from kernel_agent.data import check_names
+from kernel_agent.errors import KernelAgentError, SettingsError
 from kernel_agent.events import (
     CellStarted,
     Event,
@@ -33,6 +28,7 @@ from kernel_agent.kernel import Kernel
 from kernel_agent.limits import Limits
 from kernel_agent.model import Model, as_model
 from kernel_agent.observation import observe
+from kernel_agent.opening import begin, data_file, notebook_path, take_on
 from kernel_agent.prompts import Prompts
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
 from kernel_agent.steps import (
@@ -44,26 +40,9 @@ from kernel_agent.steps import (
     Output,
     Reply,
     Step,
-    Task,
     Usage,
 )
-from kernel_agent.transcript import Transcript, new_path
-
-PRELUDE = '''\
-def final_answer(value):
-    """Show the answer to the task."""
-    from IPython.display import Markdown, display
-
-    display(Markdown(value) if isinstance(value, str) else value)
-'''
-
-EXAMPLES = {
-    "python": """\
-import pandas as pd
-orders = pd.read_csv("orders.csv")
-by_month = orders.groupby(orders["date"].str[5:7].astype(int))["amount"].sum()
-by_month"""
-}
+from kernel_agent.transcript import Transcript
 
 
 @dataclass(frozen=True)
@@ -176,19 +155,16 @@ class Agent:
         if not task.strip():
             raise SettingsError("The task is empty. Say in a sentence what you want to know.")
         check_names(data)
-        paths = [self._data_file(file) for file in files]
-        path = self._new_path(task, out)
+        paths = [data_file(file, self._kernel.cwd) for file in files]
+        path = None if self.transcript else notebook_path(task, folder=self._folder, out=out)
         if callable(prepare := getattr(self._model, "prepare", None)):
             prepare()
         self._interrupted = False
-        with self._ctrl_c():
-            self._kernel.start()
-            if self.transcript is None:
-                self.transcript = self._begin(path)
-            self._take_on(task, data, paths)
-            for _ in self.steps(self.transcript):
+        with first_ctrl_c(self.interrupt):
+            transcript = self._take_on(task, data, paths, path)
+            for _ in self.steps(transcript):
                 pass
-        return self._result(self.transcript)
+        return self._result(transcript)
 
     def steps(self, transcript: Transcript) -> Iterator[Step]:
         """Drive `transcript` on, one step at a time, until its last task has an outcome."""
@@ -207,6 +183,28 @@ class Agent:
         except KernelAgentError as error:
             self._finish(transcript, Outcome("failed", reason=str(error)))
             raise
+
+    def _take_on(
+        self, text: str, data: Mapping[str, Any], files: Sequence[str], path: Path | None
+    ) -> Transcript:
+        """Begin the transcript at `path`, or go on with the one there is, with a new task."""
+        kernel, prompts = self._kernel, self._prompts
+        kernel.start()
+        if self.transcript is None:
+            assert path is not None
+            self.transcript = begin(
+                self._model,
+                kernel,
+                prompts,
+                path=path,
+                limits=self.limits,
+                instructions=self._instructions,
+            )
+        transcript = self.transcript
+        task = take_on(text, data, files, transcript=transcript, kernel=kernel, prompts=prompts)
+        transcript.add(task)
+        self._tell(RunStarted(task, self._model.name, kernel.name, transcript.path))
+        return transcript
 
     def _ask(self, transcript: Transcript) -> Reply:
         number = len(transcript.task_steps) + 1
@@ -310,89 +308,6 @@ class Agent:
         transcript.finish(outcome)
         self._tell(RunFinished(outcome, transcript.answer, transcript.usage, transcript.path))
 
-    def _begin(self, path: Path) -> Transcript:
-        kernel = self._kernel
-        if callable(check := getattr(self._model, "check", None)):
-            check()
-        there = kernel.report("packages()") or {"python": "", "packages": []}
-        language = kernel.language or "python"
-        system = self._prompts.render(
-            "system",
-            language=language,
-            language_name={"python": "Python", "r": "R"}.get(language, language),
-            example=EXAMPLES.get(language, "…"),
-            python=there["python"],
-            packages=there["packages"],
-            images=self._model.takes_images,
-            max_steps=self.limits.max_steps,
-            cell_timeout=f"{self.limits.cell_timeout:g}",
-            instructions=self._instructions,
-        )
-        about = {
-            "version": __version__,
-            "model": self._model.about(),
-            "kernel": {
-                "name": kernel.name,
-                "version": kernel.info.get("implementation_version", ""),
-                "isolation": "none",
-            },
-            "limits": self.limits.about(),
-            "kernelspec": kernel.kernelspec,
-            "language_info": kernel.info.get("language_info", {}),
-        }
-        prelude = PRELUDE if language == "python" else ""
-        return Transcript(system, path=path, cwd=kernel.cwd, prelude=prelude, about=about)
-
-    def _take_on(self, text: str, data: Mapping[str, Any], files: Sequence[str]) -> None:
-        """Give the kernel the data and the transcript the task."""
-        assert self.transcript is not None
-        given = self._give(data, self.transcript)
-        prompt = self._prompts.render(
-            "task",
-            task=text.strip(),
-            is_follow_up=bool(self.transcript.tasks),
-            files=self._kernel.previews("files", files),
-            variables=self._kernel.previews("variables", list(data)),
-        )
-        task = Task(text, prompt, setup=given.source)
-        self.transcript.add(task)
-        self._tell(RunStarted(task, self._model.name, self._kernel.name, self.transcript.path))
-
-    def _give(self, data: Mapping[str, Any], transcript: Transcript) -> Given:
-        if not data:
-            return Given()
-        path = transcript.path or self._folder / "run.ipynb"
-        number = f"-{len(transcript.tasks) + 1}" if transcript.tasks else ""
-        folder = path.with_name(f"{path.stem}-data{number}").absolute()
-        given = give(data, folder=folder, cwd=self._kernel.cwd)
-        result = self._kernel.execute(given.source, counted=False)
-        if result.status != "ok":
-            said = observe(result, max_chars=1000).text
-            raise DataError(", ".join(data), f"the kernel could not read it:\n{said}")
-        return given
-
-    def _data_file(self, file: str | Path) -> str:
-        """The path of a data file as the code will use it: as given where that leads there."""
-        path = Path(file)
-        if not path.is_file():
-            why = "it is a folder" if path.is_dir() else "there is no such file"
-            raise DataError(str(file), f"{why}. The path is relative to {str(Path.cwd())!r}.")
-        cwd, absolute = self._kernel.cwd, path.absolute()
-        if path.is_absolute() or cwd == Path.cwd():
-            return str(path)
-        return str(absolute.relative_to(cwd) if absolute.is_relative_to(cwd) else absolute)
-
-    def _new_path(self, task: str, out: str | Path | None) -> Path:
-        if self.transcript is not None and self.transcript.path is not None:
-            return self.transcript.path
-        if out is None:
-            return new_path(self._folder, task, date.today())
-        if os.path.lexists(out):
-            raise TranscriptError(
-                out, "it exists, and no file is overwritten. Choose another name."
-            )
-        return Path(out)
-
     def _result(self, transcript: Transcript) -> Run:
         assert transcript.outcome is not None
         return Run(
@@ -405,29 +320,6 @@ class Agent:
     def _tell(self, event: Event) -> None:
         if self._listener is not None:
             self._listener(event)
-
-    @contextmanager
-    def _ctrl_c(self) -> Iterator[None]:
-        """Make the first Ctrl-C interrupt the run; the second one leaves at once.
-
-        Only in the main thread, which alone gets signals, and only where nobody else has asked
-        for them.
-        """
-        in_main = threading.current_thread() is threading.main_thread()
-        if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            yield
-            return
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self._interrupted:
-                signal.default_int_handler(number, frame)
-            self.interrupt()
-
-        signal.signal(signal.SIGINT, handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_answer(steps: Sequence[Step]) -> bool:

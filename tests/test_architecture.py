@@ -14,12 +14,12 @@ ROWS = [
     {"recorded", "providers", "rendering", "region"},
     {"settings"},
     {"agent"},
-    {"asking"},
+    {"asking", "opening"},
     {"kernel", "model", "transcript", "testing", "data"},
     {"reply", "observation", "prompts", "limits", "model_errors", "model_loading"},
     {"blocks", "tracebacks", "events"},
     {"syntax", "terminal", "model_secrets"},
-    {"steps", "errors", "shipped"},
+    {"steps", "errors", "shipped", "ctrl_c"},
 ]
 
 ONLY_IN = {

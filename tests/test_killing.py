@@ -58,7 +58,7 @@ def kill_at(moment: float, folder: Path) -> int:
     with start(folder) as run:
         threading.Timer(moment, run.kill).start()
         told = len(run.stdout.readlines())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while left(folder) and time.monotonic() < deadline:
         threading.Event().wait(0.02)
     assert left(folder) == []

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,13 +31,20 @@ ENVIRONMENT = frozenset(
 )
 ENVIRONMENT_PREFIXES = ("LC_", "XDG_", "CONDA_PREFIX", "OMP_", "MKL_", "OPENBLAS_", "CUDA_VISIBLE_")
 
-# Waits for the end of its standard input, which comes when the agent closes it or is gone, even
-# by SIGKILL; then ends the process group that was named last and removes the kernel's files.
+# Waits for the end of its standard input, which comes when the agent is gone, even by SIGKILL; then
+# ends the kernel's process group and removes the kernel's files. A kernel that was being launched
+# just then is waited for: ipykernel itself does not always notice that its parent is gone.
 GUARD = """
-while read -r line; do group=$line; done
-[ -n "$group" ] && kill -KILL -- "-$group" 2>/dev/null
+while read -r line; do said=$line; done
+[ "$said" = done ] && exit
+tries=50
+until [ -s "$1/pid" ] || [ $tries = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
+[ -s "$1/pid" ] && kill -KILL -- "-$(cat "$1/pid")" 2>/dev/null
 rm -rf -- "$@"
 """
+
+# Says who it is before it becomes the kernel, so that the guard knows at any moment.
+LAUNCHER = 'echo $$ >"$0"; exec "$@"'
 
 IPYKERNEL_OPTIONS = [
     "--HistoryManager.enabled=False",
@@ -47,6 +54,15 @@ IPYKERNEL_OPTIONS = [
 ]
 
 LONGEST_FOLDER = 80  # a Unix socket's path has about 100 bytes
+
+
+class _Manager(KernelManager):
+    """Starts the kernel's command by way of a `launcher`."""
+
+    launcher: Sequence[str] = ()
+
+    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+        return [*self.launcher, *super().format_kernel_cmd(extra_arguments)]
 
 
 class KernelProcess:
@@ -60,7 +76,7 @@ class KernelProcess:
         self.name = name
         self._cwd = cwd
         self._env = {**kernel_environment(), **env}
-        self._manager: KernelManager | None = None
+        self._manager: _Manager | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._exit_code: int | None = None
@@ -72,17 +88,19 @@ class KernelProcess:
         """
         self._folder = folder = new_runtime_folder()
         runtime = Path(jupyter_runtime_dir())
+        # Here `jupyter console --existing` and editors find the kernel.
+        connection_file = runtime / f"kernel-{uuid.uuid4()}.json"
         try:
             runtime.mkdir(parents=True, exist_ok=True)
-            # Here `jupyter console --existing` and editors find the kernel.
-            connection_file = runtime / f"kernel-{uuid.uuid4()}.json"
-            self._manager = KernelManager(
+            if os.name != "nt":
+                self._guard = start_guard(folder, connection_file)
+            self._manager = _Manager(
                 kernel_name=self.name, connection_file=str(connection_file), context=new_context()
             )
             if os.name != "nt":
                 self._manager.transport = "ipc"
                 self._manager.ip = str(folder / "k")
-                self._guard = start_guard(folder, connection_file)
+                self._manager.launcher = ["/bin/sh", "-c", LAUNCHER, str(folder / "pid")]
             self._launch()
         except NoSuchKernel as error:
             self.close()
@@ -95,6 +113,8 @@ class KernelProcess:
     def restart(self) -> Connection:
         """End the process and start another one, with the same connection file."""
         self.end()
+        if self._folder is not None:
+            (self._folder / "pid").unlink(missing_ok=True)
         try:
             self._launch()
         except OSError as error:
@@ -117,11 +137,9 @@ class KernelProcess:
                 extra_arguments=IPYKERNEL_OPTIONS if is_ipykernel else [],
             )
         self._exit_code = None
-        if self._guard is not None and (pid := self.pid) is not None:
-            _tell(self._guard, str(pid))
 
     @property
-    def manager(self) -> KernelManager:
+    def manager(self) -> _Manager:
         if self._manager is None:
             raise RuntimeError("the kernel's process was not started")
         return self._manager
@@ -200,8 +218,9 @@ class KernelProcess:
             self._manager.context.destroy(linger=0)
             self._manager = None
         if self._guard is not None:
-            _tell(self._guard, "")  # nothing is left to kill, and its number may be reused
-            _, self._guard = self._guard.communicate(), None
+            with suppress(BrokenPipeError):  # someone has ended it
+                self._guard.communicate(b"done\n")
+            self._guard = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -241,16 +260,6 @@ def start_guard(*paths: Path) -> subprocess.Popen[bytes]:
         env={"PATH": os.defpath},
         start_new_session=True,  # Ctrl-C in the agent's terminal is not meant for it
     )
-
-
-def _tell(guard: subprocess.Popen[bytes], line: str) -> None:
-    if guard.stdin is None:
-        return
-    try:
-        guard.stdin.write(f"{line}\n".encode())
-        guard.stdin.flush()
-    except BrokenPipeError:
-        return  # someone ended the guard: nothing to tell
 
 
 def _no_such_kernel() -> str:

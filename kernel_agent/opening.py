@@ -1,0 +1,145 @@
+"""What a run begins with: the transcript's system prompt and facts, the data, the task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from kernel_agent import __version__
+from kernel_agent.data import give
+from kernel_agent.errors import DataError, TranscriptError
+from kernel_agent.kernel import Kernel
+from kernel_agent.limits import Limits
+from kernel_agent.model import Model
+from kernel_agent.observation import observe
+from kernel_agent.prompts import Prompts
+from kernel_agent.steps import Task
+from kernel_agent.transcript import Transcript, new_path
+
+PRELUDE = '''\
+def final_answer(value):
+    """Show the answer to the task."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(value) if isinstance(value, str) else value)
+'''
+
+EXAMPLES = {
+    "python": """\
+import pandas as pd
+orders = pd.read_csv("orders.csv")
+by_month = orders.groupby(orders["date"].str[5:7].astype(int))["amount"].sum()
+by_month"""
+}
+
+
+def begin(
+    model: Model,
+    kernel: Kernel,
+    prompts: Prompts,
+    *,
+    path: Path,
+    limits: Limits,
+    instructions: str,
+) -> Transcript:
+    """The transcript of a new run, not saved yet; the kernel must have been started.
+
+    Raises ModelError if the model says that it cannot be asked.
+    """
+    if callable(check := getattr(model, "check", None)):
+        check()
+    there = kernel.report("packages()") or {"python": "", "packages": []}
+    language = kernel.language or "python"
+    system = prompts.render(
+        "system",
+        language=language,
+        language_name={"python": "Python", "r": "R"}.get(language, language),
+        example=EXAMPLES.get(language, "…"),
+        python=there["python"],
+        packages=there["packages"],
+        images=model.takes_images,
+        max_steps=limits.max_steps,
+        cell_timeout=f"{limits.cell_timeout:g}",
+        instructions=instructions,
+    )
+    about = {
+        "version": __version__,
+        "model": model.about(),
+        "kernel": {
+            "name": kernel.name,
+            "version": kernel.info.get("implementation_version", ""),
+            "isolation": "none",
+        },
+        "limits": limits.about(),
+        "kernelspec": kernel.kernelspec,
+        "language_info": kernel.info.get("language_info", {}),
+    }
+    prelude = PRELUDE if language == "python" else ""
+    return Transcript(system, path=path, cwd=kernel.cwd, prelude=prelude, about=about)
+
+
+def take_on(
+    text: str,
+    data: Mapping[str, Any],
+    files: Sequence[str],
+    *,
+    transcript: Transcript,
+    kernel: Kernel,
+    prompts: Prompts,
+) -> Task:
+    """Give the kernel the data, and make the task that the model is sent.
+
+    Raises DataError if the kernel cannot read a value that it is given.
+    """
+    setup = _give(data, transcript, kernel) if data else ""
+    prompt = prompts.render(
+        "task",
+        task=text.strip(),
+        is_follow_up=bool(transcript.tasks),
+        files=kernel.previews("files", files),
+        variables=kernel.previews("variables", list(data)),
+    )
+    return Task(text, prompt, setup=setup)
+
+
+def data_file(file: str | Path, cwd: Path) -> str:
+    """The path of a data file as code that works in `cwd` finds it: as given where it can be.
+
+    Raises DataError if there is no such file.
+    """
+    path = Path(file)
+    if not path.is_file():
+        why = "it is a folder" if path.is_dir() else "there is no such file"
+        raise DataError(str(file), f"{why}. The path is relative to {str(Path.cwd())!r}.")
+    if path.is_absolute() or cwd == Path.cwd():
+        return str(path)
+    absolute = path.absolute()
+    return str(absolute.relative_to(cwd) if absolute.is_relative_to(cwd) else absolute)
+
+
+def notebook_path(task: str, *, folder: Path, out: str | Path | None) -> Path:
+    """Where the notebook of a new run goes: `out`, or a name in `folder` made from the task.
+
+    Raises TranscriptError if `out` exists.
+    """
+    if out is None:
+        return new_path(folder, task, date.today())
+    if os.path.lexists(out):
+        raise TranscriptError(out, "it exists, and no file is overwritten. Choose another name.")
+    return Path(out)
+
+
+def _give(data: Mapping[str, Any], transcript: Transcript, kernel: Kernel) -> str:
+    """Make the variables in the kernel; returns the source that did it."""
+    path = transcript.path or kernel.cwd / "run.ipynb"
+    number = f"-{len(transcript.tasks) + 1}" if transcript.tasks else ""
+    folder = path.with_name(f"{path.stem}-data{number}").absolute()
+    given = give(data, folder=folder, cwd=kernel.cwd)
+    result = kernel.execute(given.source, counted=False)
+    if result.status != "ok":
+        said = observe(result, max_chars=1000).text
+        raise DataError(", ".join(data), f"the kernel could not read it:\n{said}")
+    return given.source
