@@ -39,7 +39,7 @@ while read -r line; do said=$line; done
 [ "$said" = done ] && exit
 tries=50
 until [ -s "$1/pid" ] || [ $tries = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
-[ -s "$1/pid" ] && kill -KILL -- "-$(cat "$1/pid")" 2>/dev/null
+[ -s "$1/pid" ] && kill -s KILL -- "-$(cat "$1/pid")" 2>/dev/null
 rm -rf -- "$@"
 """
 

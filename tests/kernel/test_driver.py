@@ -314,17 +314,36 @@ def test_after_the_block_no_file_and_no_process_is_left(runtime):
         assert not runs(pid)
 
 
+# It never lets another thread of its own run: only somebody else can end it.
+BLOCKED = """
+import os, pathlib, time
+print(os.getpid(), flush=True)
+while not pathlib.Path({gate!r}).exists(): time.sleep(0.01)
+pow(7, 10**9)
+"""
+
+AGENT = """
+import pathlib, sys
+from kernel_agent.kernel import Kernel
+
+def listen(output):
+    print(output["text"], end="", flush=True)
+    pathlib.Path(sys.argv[2]).touch()
+
+kernel = Kernel()
+kernel.start()
+kernel.execute(sys.argv[1], listen=listen)
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_agent_leaves_no_file_and_no_process(runtime, how):
-    program = (
-        "import sys\nfrom kernel_agent.kernel import Kernel\nkernel = Kernel()\nkernel.start()\n"
-        "source = 'import os; print(os.getpid(), flush=True)\\nwhile True: pass'\n"
-        "kernel.execute(source, listen=lambda o: print(o['text'], end='', flush=True))"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as agent:
+def test_a_killed_agent_leaves_no_file_and_no_process(runtime, how, tmp_path_factory):
+    gate = str(tmp_path_factory.mktemp("gate") / "gate")
+    command = [sys.executable, "-c", AGENT, BLOCKED.format(gate=gate), gate]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as agent:
         pid = int(agent.stdout.readline())
         agent.send_signal(how)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while (runs(pid) or runtime()) and time.monotonic() < deadline:
         threading.Event().wait(0.02)
     assert not runs(pid)
