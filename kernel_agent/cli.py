@@ -30,9 +30,10 @@ DEMO_NOTEBOOK = "seattle-weather.ipynb"
 DEMO_DATA = "seattle-weather.csv"
 DEMO_PACE = 400.0  # characters per second: readable, and quicker than most models
 DEMO_NOTE = """\
-The model's replies in this demo are scripted. Everything else is real: the kernel, the data, the
-outputs, the notebook. For a real model set a provider's key (`kernel-agent doctor` shows which)
-or --model, then: kernel-agent run "Which month is the wettest?" --data weather.csv
+The model's replies in this demo are scripted: a model's own, with one slip put in to show how an
+error is mended. Everything else is real: the kernel, the data, the outputs, the notebook.
+For a real model set a provider's key (`kernel-agent doctor` shows which) or --model, then:
+kernel-agent run "Which month is the wettest?" --data weather.csv
 """
 
 
