@@ -30,6 +30,7 @@ from kernel_agent.model import Model, as_model
 from kernel_agent.observation import observe
 from kernel_agent.opening import begin, data_file, notebook_path, take_on
 from kernel_agent.prompts import Prompts
+from kernel_agent.rebuilding import OnDeath, Rebuilt, rebuild
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
 from kernel_agent.steps import (
     CellResult,
@@ -71,6 +72,10 @@ class Agent:
     folder whose files replace the package's own, `instructions` is text added to the system
     prompt. `listener` is called with every event, in the thread that runs the agent.
 
+    When a cell ends the kernel, `on_death` says what is done: `"rebuild"` restarts it and runs the
+    cells again that had succeeded, if they took no more than `rebuild_seconds` together;
+    `"restart"` starts it empty; `"stop"` ends the run.
+
     One agent has one kernel and one transcript: a second `run` goes on where the first ended. It
     is used by one thread at a time; `interrupt` may be called from any.
 
@@ -90,6 +95,8 @@ class Agent:
         max_seconds: float | None = None,
         cell_timeout: float = 120.0,
         max_chars: int = 8000,
+        on_death: OnDeath = "rebuild",
+        rebuild_seconds: float = 60.0,
         folder: str | Path = "runs",
         prompts: str | Path | None = None,
         instructions: str = "",
@@ -100,6 +107,8 @@ class Agent:
         self._model = as_model(model)
         self._kernel = Kernel(kernel, cwd=cwd, env=env)
         self._max_chars = max_chars
+        self._on_death = on_death
+        self._rebuild_seconds = rebuild_seconds
         self._folder = Path(folder)
         self._prompts = Prompts(Path(prompts) if prompts is not None else None)
         self._instructions = instructions
@@ -225,9 +234,8 @@ class Agent:
         match read_reply(reply, language=self._kernel.language or "python"):
             case RunCode(thought, source, said):
                 step = Step(reply, said, thought, CellResult(source))
-                result, restarted = self._execute(step, transcript)
-                step = replace(step, result=result)
-                return self._observe(step, transcript, restarted=restarted)
+                step = replace(step, result=self._execute(step, transcript))
+                return self._observe(step, transcript, rebuilt=self._rebuild(step, transcript))
             case Answer(text, said) if _is_answer(transcript.task_steps):
                 return Step(reply, said, text)
             case Answer(text, said):
@@ -235,24 +243,26 @@ class Agent:
             case Unusable(reason, said):
                 return self._observe(Step(reply, said), transcript, unusable=reason)
 
-    def _execute(self, step: Step, transcript: Transcript) -> tuple[CellResult, bool]:
-        """Run the step's code; also whether the kernel had to be restarted after it."""
+    def _execute(self, step: Step, transcript: Transcript) -> CellResult:
+        """Run the step's code; the reply is on disk before."""
         assert step.result is not None
         transcript.begin(step)
         self._tell(CellStarted(len(transcript.task_steps) + 1, step.thought, step.result.source))
-        result = self._kernel.execute(
+        return self._kernel.execute(
             step.result.source,
             timeout=self.limits.cell_seconds(transcript.task_steps),
             listen=self._output_received if self._listener else None,
             progress=transcript.show,
         )
-        if result.status != "died":
-            return result, False
-        self._kernel.restart()
-        for task in transcript.tasks:
-            if task.setup:
-                self._kernel.execute(task.setup, counted=False)
-        return result, True
+
+    def _rebuild(self, step: Step, transcript: Transcript) -> Rebuilt | None:
+        """Bring the kernel back if the step's cell has ended it; None if it lives."""
+        if step.result is None or step.result.status != "died" or self._on_death == "stop":
+            return None
+        entries = (*transcript.entries, step)
+        return rebuild(
+            self._kernel, entries, policy=self._on_death, max_seconds=self._rebuild_seconds
+        )
 
     def _observe(
         self,
@@ -261,7 +271,7 @@ class Agent:
         *,
         unusable: str = "",
         is_question: bool = False,
-        restarted: bool = False,
+        rebuilt: Rebuilt | None = None,
     ) -> Step:
         steps = (*transcript.task_steps, step)
         result = step.result
@@ -275,8 +285,7 @@ class Agent:
             unusable=unusable,
             is_answer_question=is_question,
             answer_refused=bool(result and result.answer and result.status != "ok"),
-            restarted=restarted,
-            setup=any(task.setup for task in transcript.tasks),
+            rebuilt=rebuilt,
             language=self._kernel.language,
             step=len(steps),
             max_steps=self.limits.max_steps,
@@ -300,6 +309,8 @@ class Agent:
             return Outcome("answered" if step.thought.strip() else "limit", limit)
         if step.observation is None:
             return Outcome("answered")
+        if step.result and step.result.status == "died" and self._on_death == "stop":
+            return Outcome("failed", reason=step.result.reason)
         if step.result and step.result.status == "ok" and step.result.answer:
             return Outcome("answered")
         return Outcome("interrupted") if self._interrupted else None

@@ -189,14 +189,58 @@ def test_a_cell_over_its_time_is_told_and_the_state_is_kept(solve):
     assert "interrupted after 0.5 s" in last_user_text(model)
 
 
-def test_a_dead_kernel_is_restarted_its_setup_repeated_and_the_model_told(solve):
-    death = "lost = 1\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
-    run, model = solve(code(death), code("final_answer([n, 'lost' in dir()])"), data={"n": 5})
-    assert run.answer == [5, False]
+DEATH = "dying = 1\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+
+
+def test_a_dead_kernel_is_rebuilt_and_the_model_told_what_is_back_and_what_is_not(solve):
+    cells = [code("kept = n + 1"), code("half = 1\n1 / 0"), code(DEATH)]
+    answer = code("final_answer([n, kept, 'half' in dir(), 'dying' in dir()])")
+    run, model = solve(*cells, answer, data={"n": 5})
+    assert run.answer == [5, 6, False, False]
     said = last_user_text(model)
     assert "SIGKILL" in said
-    assert "restarted" in said
-    assert "variables that you were given" in said
+    assert "The kernel was restarted. The cells that had succeeded were run again." in said
+    assert "These variables are there: kept." in said
+    assert "These are lost: half." in said
+
+
+def test_a_cell_that_gives_another_output_when_run_again_is_named(solve):
+    cells = [code("import random\nx = random.random()\nx"), code("print('same')"), code(DEATH)]
+    _, model = solve(*cells, code("final_answer(1)"))
+    assert "Run again, step 1 gave another output than before." in last_user_text(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"on_death": "restart"}, "The earlier cells were not run again."),
+        ({"rebuild_seconds": 0.0001}, "were not run again, since they had taken 0 s"),
+    ],
+)
+def test_a_kernel_that_is_only_restarted_is_empty_but_for_its_setup(solve, options, why):
+    answer = code("final_answer([n, 'kept' in dir()])")
+    run, model = solve(code("kept = 1"), code(DEATH), answer, data={"n": 5}, **options)
+    assert run.answer == [5, False]
+    assert why in last_user_text(model)
+    assert "These are lost: kept." in last_user_text(model)
+
+
+def test_a_death_can_end_the_run(solve):
+    run, model = solve(code(DEATH), on_death="stop")
+    assert run.outcome.status == "failed"
+    assert "SIGKILL" in run.outcome.reason
+    assert len(model.requests) == 1
+
+
+def test_a_cell_that_kills_the_kernel_when_run_again_leaves_it_empty_and_alive(solve, tmp_path):
+    second = (
+        "import os, pathlib\nif pathlib.Path('again').exists(): os._exit(1)\n"
+        "pathlib.Path('again').touch()"
+    )
+    cells = [code("kept = 1"), code(second), code(DEATH), code("final_answer('kept' in dir())")]
+    run, model = solve(*cells)
+    assert run.answer is False
+    assert "Step 2 could not be run again" in last_user_text(model)
 
 
 @pytest.mark.parametrize(

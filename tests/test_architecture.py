@@ -14,7 +14,7 @@ ROWS = [
     {"recorded", "providers", "rendering", "region"},
     {"settings"},
     {"agent"},
-    {"asking", "opening"},
+    {"asking", "opening", "rebuilding"},
     {"kernel", "model", "transcript", "testing", "data"},
     {"reply", "observation", "prompts", "limits", "model_errors", "model_loading"},
     {"blocks", "tracebacks", "events"},

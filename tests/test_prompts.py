@@ -5,6 +5,7 @@ import pytest
 
 from kernel_agent.errors import PromptError
 from kernel_agent.prompts import Prompts
+from kernel_agent.rebuilding import Rebuilt
 from kernel_agent.shipped import shipped
 
 OPTIONS = {
@@ -30,8 +31,12 @@ OPTIONS = {
         "unusable": ["", "It was empty."],
         "is_answer_question": [False, True],
         "answer_refused": [False, True],
-        "restarted": [False, True],
-        "setup": [False, True],
+        "rebuilt": [
+            None,
+            Rebuilt(back=("a", "b")),
+            Rebuilt(lost=("c",), differing=(2, 3)),
+            Rebuilt(("a",), ("b",), reason="The earlier cells were not run again."),
+        ],
         "language": ["python"],
         "step": [3, 19, 20],
         "max_steps": [20],

@@ -73,19 +73,28 @@ _seen: dict[str, tuple[int, str]] = {}
 
 def changes() -> dict[str, Any]:
     """The names that the cell has made or changed, each with a short summary."""
-    shell = get_ipython()
-    now = {}
-    for name, value in list(shell.user_ns.items()):
-        if name.startswith("_") or name in shell.user_ns_hidden or name == "final_answer":
-            continue
-        if type(value).__name__ in NOT_DATA:
-            continue
-        now[name] = (id(value), summary(value))
+    now = {name: (id(value), summary(value)) for name, value in _variables()}
     changed = {name: both[1] for name, both in now.items() if _seen.get(name) != both}
     _seen.clear()
     _seen.update(now)
     names = dict(list(changed.items())[:MAX_NAMES])
-    return {"changed": names, "shadowed": _unshadow(shell)}
+    return {"changed": names, "shadowed": _unshadow(get_ipython())}
+
+
+def names() -> list[str]:
+    """The names of the user's variables."""
+    return [name for name, _ in _variables()]
+
+
+def _variables() -> list[tuple[str, Any]]:
+    shell = get_ipython()
+    return [
+        (name, value)
+        for name, value in list(shell.user_ns.items())
+        if not name.startswith("_")
+        and name not in shell.user_ns_hidden
+        and type(value).__name__ not in NOT_DATA
+    ]
 
 
 def _unshadow(shell: Any) -> bool:
