@@ -3,6 +3,7 @@
     KernelAgentError
     ├── KernelError
     │   ├── KernelStartError
+    │   ├── KernelBusyError
     │   └── DeadKernelError
     ├── ModelError
     │   ├── ModelUnavailableError
@@ -35,6 +36,22 @@ class KernelStartError(KernelError):
     def __init__(self, kernel_name: str, reason: str) -> None:
         super().__init__(f"Kernel {kernel_name!r} did not start: {reason}")
         self.kernel_name = kernel_name
+        self.reason = reason
+
+
+class KernelBusyError(KernelError):
+    """A kernel of somebody else executes other code. `kernel_name` says which.
+
+    `seconds` is how long it has been busy, as far as is known: at least so long.
+    """
+
+    def __init__(self, kernel_name: str, seconds: float, reason: str) -> None:
+        super().__init__(
+            f"Kernel {kernel_name!r} has been busy for at least {seconds:.1f} s: {reason} "
+            "Try again when it is free."
+        )
+        self.kernel_name = kernel_name
+        self.seconds = seconds
         self.reason = reason
 
 

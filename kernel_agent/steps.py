@@ -74,7 +74,9 @@ class CellResult:
     process ended). `reason` says in a sentence why a cell was interrupted or the kernel died and
     what is left of its state; it is empty otherwise. `variables` are the names that the cell
     made or changed, each with a short summary (`"DataFrame 1461×6"`). `started` is in seconds
-    since the epoch.
+    since the epoch. `stopped_by` names what ended a cell that was stopped (`"interrupt"`,
+    `"interrupt and wake-up"`, `"asynchronous exception"`, `"second interrupt"` or `"kill"`); it is
+    empty if nobody stopped it.
     """
 
     source: str
@@ -85,6 +87,7 @@ class CellResult:
     started: float = 0.0
     reason: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
+    stopped_by: str = ""
 
     @property
     def answer(self) -> Output | None:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
+from collections import deque
+from hmac import compare_digest
 from typing import Any, Literal
 
 import zmq
 from jupyter_client.manager import KernelManager
-from jupyter_client.session import Session
+from jupyter_client.session import DELIM, Session
 
 Channel = Literal["shell", "control", "iopub", "stdin"]
 CHANNELS: tuple[Channel, ...] = ("iopub", "shell", "control", "stdin")
 
+QUEUE = 32
+"""How many messages of IOPub wait in our own memory once the kernel can hold them in its own."""
+
+MAX_BYTES = 64_000_000
+"""An IOPub message whose content is larger is not read: its text would take three times that."""
+
 KernelMessage = dict[str, Any]
-"""A Jupyter message: `header`, `parent_header`, `metadata`, `content`, and our `channel`."""
+"""A Jupyter message: `header`, `parent_header`, `metadata`, `content`, and our `channel`.
+
+The content of a message that is too large is empty; `unread` is its size in bytes.
+"""
 
 
 def new_context() -> zmq.Context[zmq.Socket[bytes]]:
@@ -43,6 +55,9 @@ class Connection:
             channel: getattr(manager, f"connect_{channel}")(identity=self._session.bsession)
             for channel in CHANNELS
         }
+        self.executed: dict[str, int] = {}  # execution counts by the ids of the requests
+        self.put_aside: deque[KernelMessage] = deque()  # outputs that came while no cell ran
+        self._outputs_read = 0
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
@@ -61,12 +76,17 @@ class Connection:
         msg_type: str,
         content: dict[str, Any] | None = None,
         parent: KernelMessage | None = None,
+        subshell: str = "",
     ) -> str:
-        """Send a message and return its id; never blocks."""
-        message = self._session.send(
-            self._sockets[channel], msg_type, content if content is not None else {}, parent=parent
-        )
-        return str(message["header"]["msg_id"]) if message else ""
+        """Send a message, to the `subshell` of that id or the main shell, and return its id.
+
+        Never blocks.
+        """
+        message = self._session.msg(msg_type, content, parent=parent)
+        if subshell:
+            message["header"]["subshell_id"] = subshell
+        self._session.send(self._sockets[channel], message)
+        return str(message["header"]["msg_id"])
 
     def receive(self, timeout: float) -> KernelMessage | None:
         """The next message of any channel; `None` after `timeout` seconds or when woken.
@@ -91,13 +111,34 @@ class Connection:
 
     def _read(self, channel: Channel, channel_socket: zmq.Socket[bytes]) -> KernelMessage | None:
         try:
-            _, message = self._session.recv(channel_socket, mode=zmq.NOBLOCK)
-        except (
-            TypeError,
-            ValueError,
-        ):  # a bad signature or a torn frame: not a message of this kernel
+            frames = channel_socket.recv_multipart(zmq.NOBLOCK)
+            self._outputs_read += channel == "iopub"
+            start = frames.index(DELIM) + 1
+            signature, *signed = frames[start : start + 5]
+            if not compare_digest(signature, self._session.sign(signed)):
+                return None
+            unread = len(signed[3]) if channel == "iopub" and len(signed[3]) > MAX_BYTES else 0
+            header, parent, metadata = map(_json, signed[:3])
+            content = {} if unread else _json(signed[3])
+        except (zmq.Again, ValueError):  # not a signed message of this kernel
             return None
-        return None if message is None else {**message, "channel": channel}
+        return {
+            "header": header,
+            "parent_header": parent,
+            "metadata": metadata,
+            "content": content,
+            "channel": channel,
+            "unread": unread,
+        }
+
+    def limit_queue(self) -> None:
+        """Let outputs wait in the kernel's memory rather than in ours.
+
+        To be called when no message is under way, and the kernel drops nothing when we are slow:
+        see `publishing`. zmq counts a pipe's messages from its beginning and tells the sender at
+        every half of the mark how many were read: a mark below their number would stop it for ever.
+        """
+        self._sockets["iopub"].setsockopt(zmq.RCVHWM, max(QUEUE, 2 * self._outputs_read))
 
     def wake(self) -> None:
         """Make `receive` return at once; safe from any thread and from a signal handler."""
@@ -119,3 +160,8 @@ class Connection:
             channel_socket.close(linger=0)
         self._woken.close()
         self._waker.close()
+
+
+def _json(frame: bytes) -> Any:
+    # Kernels send what is no UTF-8, such as the name of a file, byte for byte.
+    return json.loads(frame.decode(errors="replace"))

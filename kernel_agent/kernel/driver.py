@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kernel_agent.errors import DeadKernelError, KernelStartError
+from kernel_agent.errors import DeadKernelError, KernelBusyError, KernelStartError
+from kernel_agent.kernel.attached import AttachedProcess
+from kernel_agent.kernel.bounded import MAX_CHARS
 from kernel_agent.kernel.connection import Connection
+from kernel_agent.kernel.environments import Environment
 from kernel_agent.kernel.execution import Execution, Watcher
-from kernel_agent.kernel.process import KernelProcess
+from kernel_agent.kernel.process import KernelProcess, Process
 from kernel_agent.steps import CellResult, Output
 
 INFO_SECONDS = 0.15  # how often a starting kernel is asked whether it is there
@@ -20,6 +24,11 @@ SHUTDOWN_SECONDS = 1.0  # how long a kernel may take to end by itself
 REPORT_SECONDS = 10.0  # how long a question to our own source in the kernel may take
 INSIDE = "kernel_agent_inside"
 PREVIEW = "kernel_agent_preview"
+DYING = "kernel_agent_dying"
+INTERRUPTIBLE = "kernel_agent_interruptible"
+FIGURES = "kernel_agent_figures"
+FITTING = "kernel_agent_fitting"
+PUBLISHING = "kernel_agent_publishing"
 SHADOWED = "`final_answer` is a function, restored: call final_answer(value) to answer."
 
 
@@ -28,10 +37,13 @@ class Kernel:
 
     `name` is a kernelspec's; `cwd` the folder it works in (default: the current one); `env` is
     added to the allowed part of the environment, which holds no secrets; `start_timeout` is in
-    seconds. `execute` is for one thread at a time; `interrupt` may be called from any other
-    thread and from a signal handler.
+    seconds. `python` runs it in another interpreter or virtual environment that has ipykernel,
+    `packages` in a cached environment made of these requirements; `on_progress` then gets each
+    line that pip or uv prints. `execute` is for one thread at a time; `interrupt` may be called
+    from any other thread and from a signal handler.
 
-    Raises KernelStartError when the kernelspec is unknown or the kernel does not get ready.
+    Raises KernelStartError when the kernelspec is unknown, a package cannot be installed, or the
+    kernel does not get ready.
     """
 
     def __init__(
@@ -40,17 +52,38 @@ class Kernel:
         *,
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
+        python: str | Path | None = None,
+        packages: Sequence[str] = (),
+        on_progress: Callable[[str], None] | None = None,
         start_timeout: float = 60.0,
     ) -> None:
         self.name = name
         self.cwd = Path(cwd).absolute() if cwd is not None else Path.cwd()
         self.info: dict[str, Any] = {}
         self._start_timeout = start_timeout
-        self._process = KernelProcess(name, cwd=self.cwd, env=env or {})
+        environment = Environment(python, tuple(packages), on_progress)
+        self._process: Process = KernelProcess(
+            name, cwd=self.cwd, env=env or {}, environment=environment
+        )
         self._connection: Connection | None = None
         self._executing = threading.Lock()
         self._interrupted = False
         self._has_inside = False
+
+    @classmethod
+    def attach(cls, connection_file: str | Path, *, start_timeout: float = 60.0) -> Self:
+        """A kernel that somebody else started, joined as one more client; `start` connects.
+
+        `connection_file` is a path, or a file's name in Jupyter's runtime folder. `shutdown` only
+        disconnects and `restart` raises KernelError. Its code sees the owner's variables; each
+        cell raises KernelBusyError instead of waiting while somebody else's code runs.
+
+        Raises KernelStartError if there is no such file; `start` does if the kernel has ended.
+        """
+        process = AttachedProcess(connection_file)
+        kernel = cls(process.name, start_timeout=start_timeout)
+        kernel._process = process
+        return kernel
 
     def __enter__(self) -> Self:
         self.start()
@@ -86,8 +119,16 @@ class Kernel:
             self._become_ready(self._process.start())
 
     def restart(self) -> None:
-        """Start anew with an empty namespace; the running process, if any, is killed."""
-        self._live().close()
+        """Start anew with an empty namespace; the running process, if any, is killed.
+
+        Raises KernelError for a kernel of somebody else, KernelStartError when the new process
+        does not get ready; after that `start` and `restart` can be tried again.
+        """
+        if (connection := self._connection) is None:
+            self.start()
+            return
+        self._process.check_restart()
+        connection.close()
         self._connection = None
         self._become_ready(self._process.restart())
 
@@ -95,7 +136,7 @@ class Kernel:
         """Let the kernel end, within a second or by force; safe to call twice."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            if self._process.is_alive():
+            if self._process.is_ours and self._process.is_alive():
                 connection.send("control", "shutdown_request", {"restart": False})
                 self._wait_for_end()
             connection.close()
@@ -114,6 +155,7 @@ class Kernel:
         timeout: float | None = None,
         listen: Callable[[Output], None] | None = None,
         progress: Callable[[tuple[Output, ...]], None] | None = None,
+        ask: Callable[[str, bool], str] | None = None,
         counted: bool = True,
     ) -> CellResult:
         """Execute one cell and return what it did; what the code does never raises here.
@@ -121,16 +163,21 @@ class Kernel:
         After `timeout` seconds in all the cell is interrupted and its state kept; the kernel is
         killed only if the cell cannot be stopped. `listen` gets each output as it comes, for a
         stream the new text only; `progress` gets all outputs so far, at most twice a second while
-        they grow. A cell that is not `counted` leaves the execution count alone.
+        they grow. `ask` answers the cell's `input()` and `getpass()`: it gets the prompt and
+        whether it is for a password, and its time does not count; without it they raise at once.
+        A cell that is not `counted` leaves the execution count alone.
 
-        Raises DeadKernelError if the kernel was not started.
+        Raises DeadKernelError if the kernel was not started, KernelBusyError if it was attached to
+        and somebody else's code runs in it.
         """
         with self._executing:
             started = time.time()
             self._interrupted = False
-            watcher = Watcher(lambda: self._interrupted, listen, progress)
-            execution = Execution(self._live(), self._process, watcher)
-            execution.run(self._request(source, counted=counted), timeout)
+            watcher = Watcher(lambda: self._interrupted, listen, progress, ask)
+            execution = self._execution(watcher)
+            self._process.check_free()
+            request = self._request(source, counted=counted)
+            execution.run({**request, "allow_stdin": ask is not None}, timeout)
             report = self._changes(execution)
         shadowed = SHADOWED if report.get("shadowed") else ""
         return CellResult(
@@ -142,6 +189,7 @@ class Kernel:
             started=started,
             reason=" ".join(filter(None, (execution.reason, shadowed))),
             variables=report.get("changed", {}),
+            stopped_by=execution.stopped_by,
         )
 
     def report(self, expression: str, *, module: str = INSIDE) -> Any:
@@ -159,15 +207,22 @@ class Kernel:
         """
         if not names or not self._has_inside:
             return []
-        self._install(_source("preview.py"), PREVIEW)
+        self._install({PREVIEW: _source("preview.py")})
         return list(self.report(f"{kind}({list(names)!r})", module=PREVIEW) or ())
 
-    def _install(self, source: str, module: str) -> bool:
-        """Execute source of ours in the kernel, silently and in a `module` of its own."""
+    def _install(self, sources: Mapping[str, str], then: str = "") -> bool:
+        """Execute sources of ours, by module, in the kernel: silently, each in a module of its own.
+
+        `then` is a last expression, in the last one's namespace. Returns whether all went well.
+        """
+        lines = ["sys = __import__('sys')", "types = __import__('types')"]
+        home = "{}"
+        for module, source in sources.items():
+            home = f"vars(sys.modules.setdefault({module!r}, types.ModuleType({module!r})))"
+            lines.append(f"exec(compile({source!r}, {module!r}, 'exec'), {home})")
+        lines.append(f"eval({then or 'None'!r}, {home})")
         with self._executing:
-            names = f"__import__('types').ModuleType({module!r})"
-            home = f"vars(__import__('sys').modules.setdefault({module!r}, {names}))"
-            request = self._request(f"exec(compile({source!r}, {module!r}, 'exec'), {home})")
+            request = self._request(f"exec({chr(10).join(lines)!r}, {{}})")
             execution = self._run_silently({**request, "user_expressions": {}})
         return bool(execution.reply.get("status") == "ok")
 
@@ -181,7 +236,15 @@ class Kernel:
         try:
             self.info = self._ask_for_info(connection)
             is_python = self.language == "python"
-            self._has_inside = is_python and self._install(_source("inside.py"), INSIDE)
+            inside = {INSIDE: _source("inside.py"), FIGURES: _source("figures.py")}
+            self._has_inside = is_python and self._install(inside)
+            if self._has_inside and self._process.is_ours:
+                mended = {DYING: "dying.py", INTERRUPTIBLE: "interruptible.py"}
+                self._install({module: _source(file) for module, file in mended.items()})
+                publishing = {FITTING: _source("fitting.py"), PUBLISHING: _source("publishing.py")}
+                if self._install(publishing, then=f"install({MAX_CHARS // 2})"):
+                    connection.limit_queue()
+            self._check_alive()
         except BaseException:
             self.shutdown()
             raise
@@ -205,17 +268,17 @@ class Kernel:
         return info
 
     def _check_start(self, deadline: float) -> None:
-        if not self._process.is_alive():
-            words = self._process.last_words()
-            says = f" It said:\n{words}" if words else ""
-            reason = f"it ended {self._process.exit_reason()}.{says}"
-            raise KernelStartError(self.name, reason)
+        self._check_alive()
         if time.monotonic() > deadline:
             reason = (
                 f"no answer within {self._start_timeout:g} s. "
                 f"`jupyter console --kernel {self.name}` shows whether it works by itself."
             )
             raise KernelStartError(self.name, reason)
+
+    def _check_alive(self) -> None:
+        if not self._process.is_alive():
+            raise KernelStartError(self.name, self._process.why_it_ended())
 
     def _request(self, source: str, *, counted: bool = True) -> dict[str, Any]:
         reports = {"report": _inside("changes()", INSIDE)} if self._has_inside else {}
@@ -235,7 +298,9 @@ class Kernel:
             return {}
         if execution.status == "ok":
             return _report(execution.reply) or {}
-        return self._ask("changes()", INSIDE) or {}
+        with suppress(KernelBusyError):  # the next cell will say so
+            return self._ask("changes()", INSIDE) or {}
+        return {}
 
     def _ask(self, expression: str, module: str) -> Any:
         reports = {"report": _inside(expression, module)}
@@ -243,9 +308,14 @@ class Kernel:
         return _report(execution.reply)
 
     def _run_silently(self, request: dict[str, Any]) -> Execution:
-        execution = Execution(self._live(), self._process, Watcher())
+        execution = self._execution(Watcher())
         execution.run({**request, "silent": True, "store_history": False}, REPORT_SECONDS)
         return execution
+
+    def _execution(self, watcher: Watcher) -> Execution:
+        has_subshells = "kernel subshells" in self.info.get("supported_features", ())
+        can_raise = self._has_inside and has_subshells
+        return Execution(self._live(), self._process, watcher, can_raise=can_raise)
 
     def _wait_for_end(self) -> None:
         deadline = time.monotonic() + SHUTDOWN_SECONDS

@@ -10,6 +10,7 @@ import importlib.abc
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -138,24 +139,29 @@ def packages() -> dict[str, Any]:
     return {"python": sys.version.split()[0], "packages": found}
 
 
-class _Widen(importlib.abc.MetaPathFinder):
-    """Sets pandas' display options once pandas is imported, and costs nothing before."""
+class AfterImport(importlib.abc.MetaPathFinder):
+    """Calls `act` with a module once it is imported, and costs nothing before."""
+
+    def __init__(self, fullname: str, act: Callable[[Any], None]) -> None:
+        self._fullname = fullname
+        self._act = act
 
     def find_spec(
         self, fullname: str, path: Any, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "pandas":
+        if fullname != self._fullname:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenWiden(spec.loader)
+            spec.loader = _ThenAct(spec.loader, self._act)
         return spec
 
 
-class _ThenWiden(importlib.abc.Loader):
-    def __init__(self, loader: importlib.abc.Loader) -> None:
+class _ThenAct(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader, act: Callable[[Any], None]) -> None:
         self._loader = loader
+        self._act = act
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -165,15 +171,20 @@ class _ThenWiden(importlib.abc.Loader):
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
-        for option, setting in {"display.width": 200, "display.max_columns": 50}.items():
-            module.set_option(option, setting)
+        self._act(module)
+
+
+def widen(pandas: Any) -> None:
+    """Widen pandas' narrow display."""
+    for option, setting in {"display.width": 200, "display.max_columns": 50}.items():
+        pandas.set_option(option, setting)
 
 
 def install() -> None:
     shell = get_ipython()
     shell.user_ns["final_answer"] = final_answer
     shell.user_ns_hidden["final_answer"] = final_answer
-    sys.meta_path.insert(0, _Widen())
+    sys.meta_path.insert(0, AfterImport("pandas", widen))
 
 
 install()

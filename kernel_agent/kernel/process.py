@@ -7,41 +7,33 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import KernelManager
-from jupyter_core.paths import jupyter_runtime_dir
 from jupyter_core.utils import run_sync
 
 from kernel_agent.errors import KernelStartError
 from kernel_agent.kernel.connection import Connection, new_context
-
-# What a kernel needs of the host's environment. Everything else, API keys above all, stays out.
-ENVIRONMENT = frozenset(
-    "PATH HOME LANG LANGUAGE TERM TZ TMPDIR USER LOGNAME SHELL VIRTUAL_ENV PYTHONPATH PYTHONUTF8 "
-    "LD_LIBRARY_PATH DYLD_LIBRARY_PATH SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE NO_COLOR "
-    "IPYTHONDIR JUPYTER_PATH JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR R_HOME R_LIBS R_LIBS_USER "
-    "SYSTEMROOT SYSTEMDRIVE WINDIR COMSPEC PATHEXT TEMP TMP APPDATA LOCALAPPDATA PROGRAMDATA "
-    "USERPROFILE HOMEDRIVE HOMEPATH NUMBER_OF_PROCESSORS PROCESSOR_ARCHITECTURE".split()
+from kernel_agent.kernel.environments import (
+    NAME,
+    Environment,
+    missing_ipykernel,
+    python_env,
+    python_spec,
 )
-ENVIRONMENT_PREFIXES = ("LC_", "XDG_", "CONDA_PREFIX", "OMP_", "MKL_", "OPENBLAS_", "CUDA_VISIBLE_")
-
-# Waits for the end of its standard input, which comes when the agent is gone, even by SIGKILL; then
-# ends the kernel's process group and removes the kernel's files. A kernel that was being launched
-# just then is waited for: ipykernel itself does not always notice that its parent is gone.
-GUARD = """
-while read -r line; do said=$line; done
-[ "$said" = done ] && exit
-tries=50
-until [ -s "$1/pid" ] || [ $tries = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
-[ -s "$1/pid" ] && kill -s KILL -- "-$(cat "$1/pid")" 2>/dev/null
-rm -rf -- "$@"
-"""
+from kernel_agent.kernel.last_words import last_words
+from kernel_agent.kernel.leftovers import MARK, end_leftovers
+from kernel_agent.kernel.runtime import (
+    connection_file_path,
+    new_runtime_folder,
+    runtime_places,
+    start_guard,
+)
+from kernel_agent.kernel.variables import kernel_environment
 
 # Says who it is before it becomes the kernel, so that the guard knows at any moment.
 LAUNCHER = 'echo $$ >"$0"; exec "$@"'
@@ -53,29 +45,59 @@ IPYKERNEL_OPTIONS = [
     "--IPythonKernel._execute_sleep=0",
 ]
 
-LONGEST_FOLDER = 80  # a Unix socket's path has about 100 bytes
-
 
 class _Manager(KernelManager):
-    """Starts the kernel's command by way of a `launcher`."""
+    """Starts the kernel's command by way of a `launcher`; `spec` replaces the installed one."""
 
     launcher: Sequence[str] = ()
+    spec: KernelSpec | None = None
+
+    @property
+    def kernel_spec(self) -> KernelSpec | None:
+        return self.spec or super().kernel_spec
 
     def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
         return [*self.launcher, *super().format_kernel_cmd(extra_arguments)]
+
+
+class Process(Protocol):
+    """What driving a kernel needs of its process, whether it `is_ours` or somebody else's."""
+
+    @property
+    def is_ours(self) -> bool: ...
+    @property
+    def display_name(self) -> str: ...
+    def start(self) -> Connection: ...
+    def check_free(self) -> None: ...
+    def check_restart(self) -> None: ...
+    def is_alive(self) -> bool: ...
+    def exit_reason(self) -> str: ...
+    def why_it_ended(self) -> str: ...
+    def last_words(self) -> str: ...
+    def interrupt(self) -> None: ...
+    def restart(self) -> Connection: ...
+    def end(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class KernelProcess:
     """The process of one kernel, with its connection file, its sockets and its guard.
 
     `name` is a kernelspec's; `cwd` the folder that the kernel works in; `env` is added to the
-    allowed part of the host's environment.
+    allowed part of the host's environment; `environment` says which Python runs it, if not the
+    kernelspec does.
     """
 
-    def __init__(self, name: str, *, cwd: Path, env: Mapping[str, str]) -> None:
+    is_ours = True
+
+    def __init__(
+        self, name: str, *, cwd: Path, env: Mapping[str, str], environment: Environment
+    ) -> None:
         self.name = name
         self._cwd = cwd
         self._env = {**kernel_environment(), **env}
+        self._environment = environment
+        self._python: Path | None = None
         self._manager: _Manager | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -84,14 +106,17 @@ class KernelProcess:
     def start(self) -> Connection:
         """Start the process and connect to it; it may not be ready yet.
 
-        Raises KernelStartError for an unknown kernelspec, a missing folder or interpreter.
+        Raises KernelStartError for an unknown kernelspec, a missing folder or interpreter, or a
+        package that cannot be installed.
         """
-        self._folder = folder = new_runtime_folder()
-        runtime = Path(jupyter_runtime_dir())
-        # Here `jupyter console --existing` and editors find the kernel.
-        connection_file = runtime / f"kernel-{uuid.uuid4()}.json"
+        if self._environment.is_wanted:
+            if self.name != NAME:
+                reason = "`python` and `packages` choose a Python kernel: leave its name out."
+                raise KernelStartError(self.name, reason)
+            self._python = self._environment.interpreter(kernel_environment())
         try:
-            runtime.mkdir(parents=True, exist_ok=True)
+            self._folder = folder = new_runtime_folder(runtime_places())
+            connection_file = connection_file_path(folder)
             if os.name != "nt":
                 self._guard = start_guard(folder, connection_file)
             self._manager = _Manager(
@@ -101,14 +126,25 @@ class KernelProcess:
                 self._manager.transport = "ipc"
                 self._manager.ip = str(folder / "k")
                 self._manager.launcher = ["/bin/sh", "-c", LAUNCHER, str(folder / "pid")]
+            if self._python is not None:
+                self._manager.spec = python_spec(self._python, self._environment.packages)
             self._launch()
         except NoSuchKernel as error:
             self.close()
             raise KernelStartError(self.name, _no_such_kernel()) from error
+        except ValueError as error:
+            self.close()
+            raise KernelStartError(self.name, f"its kernelspec is no JSON: {error}.") from error
         except OSError as error:
             self.close()
             raise KernelStartError(self.name, f"{error}.") from error
         return Connection(self.manager)
+
+    def check_free(self) -> None:
+        """Nobody else uses it."""
+
+    def check_restart(self) -> None:
+        """It may always be restarted."""
 
     def restart(self) -> Connection:
         """End the process and start another one, with the same connection file."""
@@ -118,6 +154,7 @@ class KernelProcess:
         try:
             self._launch()
         except OSError as error:
+            self.close()
             raise KernelStartError(self.name, f"{error}.") from error
         return Connection(self.manager)
 
@@ -129,7 +166,8 @@ class KernelProcess:
         with self._stderr.open("wb") as stderr:
             manager.start_kernel(
                 cwd=str(self._cwd),
-                env=self._env,
+                env=(python_env(self._python, self._env) if self._python else self._env)
+                | {MARK: str(self._folder)},
                 stdin=subprocess.DEVNULL,
                 # What a cell writes to file descriptor 1 is echoed there.
                 stdout=subprocess.DEVNULL,
@@ -187,27 +225,34 @@ class KernelProcess:
         hint = " (out of memory is the usual cause)" if name == "SIGKILL" else ""
         return f"killed by {name}{hint}"
 
-    def last_words(self, max_chars: int = 2000) -> str:
+    def why_it_ended(self) -> str:
+        """Why the process ended while it was starting, as sentences."""
+        words = self.last_words()
+        if "No module named" in words and "ipykernel" in words:
+            return missing_ipykernel(self._python)
+        says = f" It said:\n{words}" if words else ""
+        return f"it ended {self.exit_reason()}.{says}"
+
+    def last_words(self) -> str:
         """The end of what the process has written to its standard error."""
-        try:
-            with self._stderr.open("rb") as stderr:
-                stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - max_chars))
-                return stderr.read().decode(errors="replace").strip()
-        except FileNotFoundError:
-            return ""
+        return last_words(self._stderr)
 
     def interrupt(self) -> None:
         """Interrupt as the kernelspec asks: SIGINT to the process group, or a message."""
         self.manager.interrupt_kernel()
 
     def end(self) -> None:
-        """Kill the process and whatever is left of its process group."""
+        """Kill the process and every process that it has started; safe to call twice."""
+        if not self.manager.has_kernel:
+            return
         pid = self.pid
         self.manager.shutdown_kernel(now=True, restart=True)
         if pid is not None and os.name != "nt":
             # No such group: the kernel had started no process that outlived it.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
+        if self._folder is not None:
+            end_leftovers(self._folder)
 
     def close(self) -> None:
         """End the process and remove every file that was made for it; safe to call twice."""
@@ -226,40 +271,9 @@ class KernelProcess:
             self._folder = None
 
 
-def kernel_environment() -> dict[str, str]:
-    """The part of the host's environment that a kernel may see."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in ENVIRONMENT or name.startswith(ENVIRONMENT_PREFIXES)
-    }
-
-
 def installed_kernels() -> dict[str, str]:
     """The names of the installed kernelspecs and the folders that they lie in."""
     return dict(sorted(KernelSpecManager().find_kernel_specs().items()))
-
-
-def new_runtime_folder() -> Path:
-    """A new private folder whose path is short enough for Unix sockets."""
-    candidates = [os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"]
-    for candidate in candidates:
-        if candidate and len(candidate) <= LONGEST_FOLDER and os.access(candidate, os.W_OK):
-            return Path(tempfile.mkdtemp(prefix="kernel-agent-", dir=candidate))
-    return Path(tempfile.mkdtemp(prefix="kernel-agent-"))
-
-
-def start_guard(*paths: Path) -> subprocess.Popen[bytes]:
-    """Start the small shell that cleans up after this process, should it be killed."""
-    return subprocess.Popen(
-        ["/bin/sh", "-c", GUARD, "kernel-agent-guard", *map(str, paths)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        env={"PATH": os.defpath},
-        start_new_session=True,  # Ctrl-C in the agent's terminal is not meant for it
-    )
 
 
 def _no_such_kernel() -> str:

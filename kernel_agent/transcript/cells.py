@@ -37,6 +37,7 @@ _notebook_folder = globals().get("_notebook_folder", os.getcwd())  # stays when 
 os.chdir(os.path.join(_notebook_folder, {folder!r}))
 """
 
+LONGEST_SPLIT = 1_000_000  # characters
 _SPLIT_MIMES = ("application/javascript", "image/svg+xml")
 
 
@@ -141,17 +142,22 @@ def split_lines(cell: Cell) -> Cell:
 def _split_output(output: Output) -> Output:
     match output:
         case {"output_type": "stream", "text": text}:
-            return output | {"text": text.splitlines(keepends=True)}
+            return output | {"text": _lines(text)}
         case {"data": data}:
             return output | {
                 "data": {
-                    mime: value.splitlines(keepends=True)
+                    mime: _lines(value)
                     if isinstance(value, str) and (mime.startswith("text/") or mime in _SPLIT_MIMES)
                     else value
                     for mime, value in data.items()
                 }
             }
     return output
+
+
+def _lines(text: str) -> list[str] | str:
+    """Lines, which compare well; a flood in one piece, for millions of lines take much memory."""
+    return text.splitlines(keepends=True) if len(text) < LONGEST_SPLIT else text
 
 
 def _result_cell(name: str, result: CellResult, known: dict[str, Any], *, running: bool) -> Cell:

@@ -178,6 +178,7 @@ def _result(cell: Cell, known: dict[str, Any]) -> CellResult:
         started=get(known, "started", float, 0.0),
         reason=get(known, "reason", str, ""),
         variables=get(known, "variables", dict, {}),
+        stopped_by=get(known, "stopped_by", str, ""),
     )
 
 

@@ -199,37 +199,32 @@ def test_another_thread_can_interrupt(kernel):
     assert "by the user" in result.reason
 
 
-def test_a_cell_that_cannot_be_interrupted_loses_the_kernel_and_says_so(kernel):
-    source = "import time\nprint('on')\nwhile True:\n    try: time.sleep(60)\n    except: pass"
-    result = kernel.execute(source, timeout=0.2)
-    assert result.status == "died"
-    assert text_of(result) == "on\n"
-    assert "could not be stopped" in result.reason
-    assert "lost" in result.reason
+def test_input_and_getpass_are_answered_by_whoever_is_asked(kernel):
+    asked = []
+
+    def ask(prompt, password):
+        asked.append((prompt, password))
+        return "typed"
+
+    source = "from getpass import getpass\ninput('Name? ') + getpass('Word? ')"
+    result = kernel.execute(source, ask=ask, timeout=20)
+    assert result.outputs[-1]["data"]["text/plain"] == "'typedtyped'"
+    assert asked == [("Name? ", False), ("Word? ", True)]
 
 
-@pytest.mark.parametrize(
-    ("source", "why"),
-    [
-        ("import os; os._exit(3)", "exit code 3"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
-        ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
-        ("exit()", "exit()"),
-    ],
-)
-def test_a_death_is_a_result_that_says_why(kernel, source, why):
-    result = kernel.execute(source, timeout=30)
-    assert result.status == "died"
-    assert why in result.reason
-    assert not kernel.is_alive
-    kernel.restart()
-    assert kernel.execute("1 + 1").outputs[0]["data"]["text/plain"] == "2"
+def test_the_time_of_whoever_is_asked_is_not_the_cells(kernel):
+    def ask(prompt, password):
+        threading.Event().wait(0.6)
+        return "at last"
+
+    assert kernel.execute("input()", ask=ask, timeout=0.5).status == "ok"
 
 
-def test_a_kernel_that_died_while_idle_is_noticed_by_the_next_cell(kernel):
-    pid = int(kernel.execute("import os; os.getpid()").outputs[0]["data"]["text/plain"])
-    os.kill(pid, signal.SIGKILL)
-    assert kernel.execute("1").status == "died"
+@pytest.mark.parametrize("call", ["input()", "__import__('getpass').getpass()"])
+def test_where_nobody_can_be_asked_input_fails_at_once(kernel, call):
+    result = kernel.execute(call, timeout=20)
+    assert result.status == "error"
+    assert result.outputs[-1]["ename"] == "StdinNotImplementedError"
 
 
 def test_no_secret_of_the_host_is_seen_from_inside(monkeypatch):
