@@ -67,10 +67,13 @@ class Agent:
 
     `model` is a name as litellm knows it (`"openai/gpt-5"`), a Model, or a function from messages
     to a reply's text. `kernel` is a kernelspec's name, `cwd` the folder the code works in, `env`
-    what is added to its environment. `limits` bound each task. Notebooks go to `folder`, unless
+    what is added to its environment; `python`, `packages` and `on_progress` say which Python runs
+    it, as for `Kernel`. `limits` bound each task. Notebooks go to `folder`, unless
     `run` is told otherwise. `max_chars` bounds what the model is shown of a cell. `prompts` is a
     folder whose files replace the package's own, `instructions` is text added to the system
-    prompt. `listener` is called with every event, in the thread that runs the agent.
+    prompt. `listener` is called with every event, in the thread that runs the agent; so is
+    `ask_user`, when a cell calls `input()` or `getpass()`, with the prompt and whether it is for a
+    password. Without it these raise at once.
 
     When a cell ends the kernel, `on_death` says what is done: `"rebuild"` restarts it and runs the
     cells again that had succeeded, if they took no more than `rebuild_seconds` together;
@@ -87,6 +90,9 @@ class Agent:
         model: Model | str | Callable[[list[Message]], str | Reply],
         *,
         kernel: str = "python3",
+        python: str | Path | None = None,
+        packages: Sequence[str] = (),
+        on_progress: Callable[[str], None] | None = None,
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
         max_steps: int = 20,
@@ -101,11 +107,14 @@ class Agent:
         prompts: str | Path | None = None,
         instructions: str = "",
         listener: Listener | None = None,
+        ask_user: Callable[[str, bool], str] | None = None,
     ) -> None:
         self.limits = Limits(max_steps, max_cost, max_tokens, max_seconds, cell_timeout)
         self.transcript: Transcript | None = None
         self._model = as_model(model)
-        self._kernel = Kernel(kernel, cwd=cwd, env=env)
+        self._kernel = Kernel(
+            kernel, cwd=cwd, env=env, python=python, packages=packages, on_progress=on_progress
+        )
         self._max_chars = max_chars
         self._on_death = on_death
         self._rebuild_seconds = rebuild_seconds
@@ -113,6 +122,7 @@ class Agent:
         self._prompts = Prompts(Path(prompts) if prompts is not None else None)
         self._instructions = instructions
         self._listener = listener
+        self._ask_user = ask_user
         self._asking: Asking | None = None
         self._interrupted = False
 
@@ -253,6 +263,7 @@ class Agent:
             timeout=self.limits.cell_seconds(transcript.task_steps),
             listen=self._output_received if self._listener else None,
             progress=transcript.show,
+            ask=self._ask_user,
         )
 
     def _rebuild(self, step: Step, transcript: Transcript) -> Rebuilt | None:

@@ -145,7 +145,13 @@ def _label(info: str) -> str:
 
 @functools.cache
 def _labels(language: str) -> frozenset[str]:
-    return frozenset(_PYTHON.split("|")) if language == "python" else frozenset([language.lower()])
+    match language.lower():
+        case "python":
+            return frozenset(_PYTHON.split("|"))
+        case "bash":
+            return _SHELL
+        case other:
+            return frozenset([other])
 
 
 def _looks_like_code(source: str, language: str) -> bool:

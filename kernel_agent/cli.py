@@ -94,6 +94,13 @@ def run(
     model: Annotated[str | None, _option("NAME", "The model, as litellm names it.")] = None,
     api_base: Annotated[str | None, _option("URL", "The server of the model.")] = None,
     kernel: Annotated[str | None, _option("NAME", "The Jupyter kernel.  [python3]")] = None,
+    python: Annotated[
+        str | None, _option("PATH", "The Python or virtual environment to run the code in.")
+    ] = None,
+    packages: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="PACKAGE", help="A package to have; can be repeated."),
+    ] = None,
     out: Out = None,
     folder: Folder = None,
     max_steps: Annotated[str | None, _option("N", "Steps at most.  [20]")] = None,
@@ -136,13 +143,14 @@ def run(
     check_data(files)
     check_place(out, settings)
     check_prompts(settings)
-    check_kernel(settings)
+    if not python and not packages:
+        check_kernel(settings)
     choice = model_choice(settings)
     if not settings.model:
         typer.echo(f"Using {choice.model}: {choice.why}. --model chooses another.", err=True)
     with (
         _listener(quiet=quiet, json=json) as listener,
-        _agent(choice.model, settings, listener) as agent,
+        _agent(choice.model, settings, listener, python, packages or []) as agent,
     ):
         _run(agent, text, files, out, quiet=quiet)
 
@@ -212,7 +220,13 @@ def main() -> None:
     app(prog_name="kernel-agent")
 
 
-def _agent(name: str, settings: Settings, listener: Listener | None) -> Agent:
+def _agent(
+    name: str,
+    settings: Settings,
+    listener: Listener | None,
+    python: str | None,
+    packages: list[str],
+) -> Agent:
     from kernel_agent.model import LiteLLM
 
     parameters: dict[str, Any] = {"api_base": settings.api_base} if settings.api_base else {}
@@ -224,6 +238,9 @@ def _agent(name: str, settings: Settings, listener: Listener | None) -> Agent:
     return Agent(
         model,
         kernel=settings.kernel,
+        python=python,
+        packages=packages,
+        on_progress=lambda line: typer.echo(line, err=True),
         max_steps=settings.max_steps,
         max_cost=settings.max_cost,
         max_tokens=settings.max_tokens,
@@ -233,6 +250,7 @@ def _agent(name: str, settings: Settings, listener: Listener | None) -> Agent:
         folder=settings.folder,
         prompts=settings.prompts,
         listener=listener,
+        ask_user=getattr(listener, "ask", None) if sys.stdin.isatty() else None,
     )
 
 

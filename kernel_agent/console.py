@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -97,6 +98,29 @@ class LiveView:
         if region:
             region.stop()
 
+    def ask(self, prompt: str, password: bool) -> str:
+        """What the user types when a cell calls `input()` or, for a `password`, `getpass()`.
+
+        Ctrl-C at the prompt interrupts the run as it does anywhere else; nothing was typed then.
+        """
+        was_animated = self._region is not None
+        self.close()
+        self._end_stream()
+        at_prompt = signal.signal(signal.SIGINT, signal.default_int_handler)
+        typed = None
+        try:
+            text = Text(f"{INDENT}{safe_text(prompt).rstrip()} ", style="cyan")
+            typed = self._console.input(text, password=password)
+        except (EOFError, KeyboardInterrupt):
+            self._blank()
+        finally:
+            signal.signal(signal.SIGINT, at_prompt)
+            if was_animated:
+                self._open_region()
+        if typed is None:
+            signal.raise_signal(signal.SIGINT)
+        return typed or ""
+
     def __call__(self, event: Event) -> None:
         match event:
             case RunStarted():
@@ -136,8 +160,11 @@ class LiveView:
         about = safe_text(f"{event.model} · {event.kernel}")
         self._print(Text(about, style="dim"), about)
         if self._animated and not self._region:
-            self._region = Region(self._console, self._bottom)
-            self._region.start()
+            self._open_region()
+
+    def _open_region(self) -> None:
+        self._region = Region(self._console, self._bottom)
+        self._region.start()
 
     def _show_reasoning(self, reasoning: str) -> None:
         lines = safe_text(reasoning).strip().splitlines()

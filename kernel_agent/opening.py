@@ -32,8 +32,16 @@ EXAMPLES = {
 import pandas as pd
 orders = pd.read_csv("orders.csv")
 by_month = orders.groupby(orders["date"].str[5:7].astype(int))["amount"].sum()
-by_month"""
+by_month""",
+    "r": """\
+orders <- read.csv("orders.csv")
+by_month <- tapply(orders$amount, substr(orders$date, 6, 7), sum)
+by_month""",
+    "bash": """\
+awk -F, 'NR > 1 { s[substr($1, 6, 2)] += $2 } END { for (m in s) print m, s[m] }' orders.csv""",
 }
+NO_PREVIEW = "a file that is there. This kernel gives no preview of it, so look into it first."
+LANGUAGES = {"python": "Python", "r": "R", "bash": "Bash"}
 
 
 def begin(
@@ -56,7 +64,7 @@ def begin(
     system = prompts.render(
         "system",
         language=language,
-        language_name={"python": "Python", "r": "R"}.get(language, language),
+        language_name=LANGUAGES.get(language, language),
         example=EXAMPLES.get(language, "…"),
         python=there["python"],
         packages=there["packages"],
@@ -92,14 +100,17 @@ def take_on(
 ) -> Task:
     """Give the kernel the data, and make the task that the model is sent.
 
-    Raises DataError if the kernel cannot read a value that it is given.
+    Raises DataError if the kernel cannot read a value that it is given, or is no Python kernel.
     """
+    if data and kernel.language != "python":
+        reason = f"variables go to Python only, and kernel {kernel.name!r} is none. Give a file."
+        raise DataError(", ".join(data), reason)
     setup = _give(data, transcript, kernel) if data else ""
     prompt = prompts.render(
         "task",
         task=text.strip(),
         is_follow_up=bool(transcript.tasks),
-        files=kernel.previews("files", files),
+        files=kernel.previews("files", files) or [f"{file}: {NO_PREVIEW}" for file in files],
         variables=kernel.previews("variables", list(data)),
     )
     return Task(text, prompt, setup=setup)

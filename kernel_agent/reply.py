@@ -51,6 +51,22 @@ def read_reply(reply: Reply, *, language: str = "python") -> Action:
     Code inside a draft is never run, nor is code that was cut off. Code after an output that the
     model made up itself is not run either: it was written for an output that never was.
     """
+    match _read(reply, language):
+        case Unusable(reason, said) if language != "python":
+            return Unusable(_in_words_of(language, reason), said)
+        case Answer(_, said) if language != "python" and _PYTHON_FENCE.search(said):
+            return Unusable(_in_words_of(language, _NO_PYTHON), said)
+        case action:
+            return action
+
+
+def _in_words_of(language: str, reason: str) -> str:
+    if reason == _SHELL_ONLY:
+        reason = _NO_SHELL
+    return reason.replace("```python", f"```{language}").replace("Python code", "code")
+
+
+def _read(reply: Reply, language: str) -> Action:
     whole = reply.text.replace("\r\n", "\n")
     text = _without_drafts(whole, language)
     blocks = find_blocks(text, language)
@@ -92,6 +108,8 @@ _SHELL_ONLY = (
     "Shell blocks are not run. Write shell commands in a ```python block, each with `!` "
     "in front: `!ls`."
 )
+_NO_SHELL = "Shell blocks are not run. Write one ```python block, or the answer."
+_NO_PYTHON = "This kernel does not run Python. Write one ```python block, or the answer."
 _TOOL_CALL = (
     "A tool call written as text cannot be run, or its JSON is broken. "
     "Write Python code in a ```python block instead."
@@ -114,6 +132,7 @@ _XML_CALL = re.compile(
     r"(.*?)\s*</parameter>",
     re.S | re.I,
 )
+_PYTHON_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*py", re.M | re.I)
 _RUNS_CODE = re.compile(r"python|code|exec|jupyter|\brun|cell", re.I)
 
 

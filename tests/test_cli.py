@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -215,6 +216,32 @@ def test_a_quiet_run_prints_the_answer_alone_and_leaves_a_notebook(folder: Path)
     assert transcript.answer == 42
 
 
+def test_the_code_runs_in_the_python_that_is_asked_for(folder: Path) -> None:
+    arguments = ("run", "x", "--quiet", "--python", sys.executable)
+    with OpenAIServer([ANSWER]) as server:
+        environ = {"OPENAI_API_KEY": "sk-test"}
+        result = kernel_agent_command(*arguments, *server_arguments(server), environ=environ)
+    assert (result.exit_code, result.stdout) == (0, "42\n"), result.output
+    (notebook,) = (folder / "runs").glob("*.ipynb")
+    kernelspec = json.loads(notebook.read_text())["metadata"]["kernelspec"]
+    assert kernelspec["display_name"].startswith("Python (")
+
+
+@pytest.mark.slow
+def test_a_package_that_does_not_exist_ends_the_run_after_the_progress(folder: Path) -> None:
+    with OpenAIServer([ANSWER]) as server:
+        result = kernel_agent_command(
+            "run", "x", "--quiet", "--with", "no-such-package-1", "--with", "no-such-package-2",
+            *server_arguments(server), environ={"OPENAI_API_KEY": "sk-test"},
+        )  # fmt: skip
+        assert server.requests == []
+    assert result.exit_code == 1, result.output
+    first, *_, last = result.stderr.splitlines()
+    assert first.startswith("Making an environment with no-such-package-1, no-such-package-2")
+    assert "could not be made" in last
+    assert not (folder / "runs").exists()
+
+
 def test_a_limit_without_an_answer_has_a_code_of_its_own(folder: Path) -> None:
     with OpenAIServer(["```python\nx = 1\n```", "```python\nx = 2\n```"]) as server:
         result = kernel_agent_command(
@@ -316,3 +343,38 @@ def test_a_streamed_run_on_a_real_table_shows_everything_as_plain_text(folder: P
     for words in ("How much rain?", "I sum it.", "rain = pd.read_csv", "120.5", "210.5", "2 steps"):
         assert words in done.stdout
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+def test_a_cell_asks_the_user_at_the_terminal(folder: Path) -> None:
+    import pty
+
+    source = "name = input('Your ' + 'name? ')\nprint(name.upper())"
+    seen = b""
+    with OpenAIServer([f"```python\n{source}\n```", "Done."]) as server:
+        ours, theirs = pty.openpty()
+        command = [
+            sys.executable,
+            "-m",
+            "kernel_agent",
+            "run",
+            "Greet me.",
+            "--model",
+            "openai/any",
+        ]
+        process = subprocess.Popen(
+            [*command, "--api-base", server.url], stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        while select.select([ours], [], [], 30)[0]:
+            try:
+                piece = os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                break
+            if b"Your name? " in seen + piece and b"Your name? " not in seen:
+                os.write(ours, b"Ada\n")
+            seen += piece
+        os.close(ours)
+        code = process.wait(20)
+    assert code == 0, seen
+    assert b"ADA" in seen

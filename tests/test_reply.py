@@ -272,6 +272,21 @@ def test_code_in_the_kernels_own_language_is_run(label: str) -> None:
     assert action.source == "x <- c(1, 2)\nmean(x)"
 
 
+@pytest.mark.parametrize("text", ["", "```python\nprint(1)\n```", "```bash\nls\n```", "```r\n```"])
+def test_what_cannot_be_used_is_mended_in_the_kernels_own_language(text: str) -> None:
+    action = read_reply(Reply(text), language="r")
+    assert isinstance(action, Unusable)
+    assert "```r" in action.reason
+    assert "```python" not in action.reason
+
+
+@pytest.mark.parametrize("label", ["bash", "sh", "shell"])
+def test_shell_code_is_run_by_a_shell(label: str) -> None:
+    action = read_reply(Reply(f"I look.\n```{label}\nls -l\n```"), language="bash")
+    assert isinstance(action, RunCode)
+    assert action.source == "ls -l"
+
+
 WORDS = (
     "``` ```python ~~~ </code> <code> </execute> <end_code> <think> </think> Observation: User: x"
 )

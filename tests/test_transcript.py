@@ -109,6 +109,7 @@ results = st.builds(
     seconds,
     texts,
     st.dictionaries(texts, texts, max_size=2),
+    texts,
 )
 tasks = st.builds(Task, texts, texts, st.lists(images, max_size=2).map(tuple), texts)
 steps = st.builds(Step, replies, texts, texts, st.none() | results, st.none() | observations)

@@ -39,7 +39,7 @@ EXPLAINED = {
     "update-display-id": "an update of another cell's display changes that cell in nbclient; with "
     "us that cell is on disk and was shown by then, and the update is an output where it is made",
     "Skip Execution with Cell Tag": "the tag skip-execution is nbclient's, not the kernel's",
-    "Disable Stdin": "the error names nbclient's or our way of having no stdin",
+    "Check History in Memory": "nbclient keeps IPython's history in memory; we switch it off",
 }
 
 Outputs = list[dict[str, Any]]
@@ -88,7 +88,7 @@ def ours(notebook: Any, folder: Path) -> list[Outputs] | str:
 def plain(outputs: list[Outputs] | str) -> Any:
     """`outputs` without what differs from run to run: addresses, times, ids, counts, colours."""
     text = re.sub(r"0x[0-9a-f]+|ipykernel_\d+/\d+|[0-9a-f]{32}", "…", repr(jsonable(outputs)))
-    return re.sub(r"\d+\.\d+ ?[mµn]?s\b", "…", text)
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "…", text)
 
 
 def jsonable(value: Any) -> Any:
