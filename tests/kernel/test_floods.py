@@ -1,6 +1,7 @@
 """A cell may put out any amount: the agent's memory, and its waiting, stay bounded."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +11,9 @@ import pytest
 from kernel_agent.kernel import Kernel
 from kernel_agent.kernel.bounded import MAX_CHARS, MAX_OUTPUTS
 from kernel_agent.observation import observe
+
+# By hand, for eight minutes: KERNEL_AGENT_FIGURES=10000 pytest -m slow -k figures
+FIGURES = int(os.environ.get("KERNEL_AGENT_FIGURES", "1200"))
 
 # Executes a cell in a process of its own, whose memory nothing else uses.
 MEASURE = """
@@ -57,8 +61,8 @@ FLOODS = {
         "display(pd.DataFrame({c: range(400_000) for c in 'abcdefghijkl'}))"
     ),
     "1 GB of a subprocess": "import os\nos.system('yes 0123456789 2>&1 | head -c 1000000000')",
-    "10,000 figures": (
-        "import matplotlib.pyplot as plt\nfor n in range(10_000):\n"
+    "figures": (
+        f"import matplotlib.pyplot as plt\nfor n in range({FIGURES}):\n"
         "    plt.figure(figsize=(1, 1)); plt.plot([n]); plt.show()"
     ),
 }
