@@ -13,21 +13,6 @@ from kernel_agent.errors import DeadKernelError, KernelStartError
 from kernel_agent.kernel import Kernel
 
 
-@pytest.fixture(scope="module")
-def shared():
-    with Kernel() as kernel:
-        yield kernel
-
-
-@pytest.fixture
-def kernel(shared):
-    """The module's kernel, alive and with an empty namespace."""
-    if not shared.is_alive:
-        shared.restart()
-    shared.execute("%reset -f", counted=False)
-    return shared
-
-
 def text_of(result):
     return "".join(o["text"] for o in result.outputs if o["output_type"] == "stream")
 

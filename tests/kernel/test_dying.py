@@ -14,19 +14,6 @@ NOTICED = 0.5
 SLACK = 2.0  # seconds that a busy machine may add
 
 
-@pytest.fixture(scope="module")
-def shared():
-    with Kernel() as kernel:
-        yield kernel
-
-
-@pytest.fixture
-def kernel(shared):
-    if not shared.is_alive:
-        shared.restart()
-    return shared
-
-
 def text_of(result):
     return "".join(o["text"] for o in result.outputs if o["output_type"] == "stream")
 

@@ -8,7 +8,6 @@ import threading
 
 import pytest
 
-from kernel_agent.kernel import Kernel
 from kernel_agent.kernel.bounded import MAX_CHARS, MAX_OUTPUTS
 from kernel_agent.observation import observe
 
@@ -90,12 +89,6 @@ def test_a_flood_costs_little_memory_and_the_run_goes_on_soon(name, tmp_path):
     assert found["outputs"] <= MAX_OUTPUTS + 1
     assert found["characters"] <= MAX_CHARS + 1000
     assert len(found["seen"]) < 9000
-
-
-@pytest.fixture(scope="module")
-def kernel():
-    with Kernel() as kernel:
-        yield kernel
 
 
 def not_kept(output):

@@ -11,8 +11,6 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from kernel_agent.kernel import Kernel
-
 NOTEBOOKS = {
     "text": ["print('a')\nprint('b', end='')", "x = 6 * 7\nx", "print(x)\nx + 1", "x;"],
     "rich": [
@@ -44,12 +42,6 @@ NOTEBOOKS = {
     "magics": ["%%capture kept\nprint('hidden')", "kept.stdout", "%pwd", "!echo from the shell"],
     "late": ["import asyncio", "await asyncio.sleep(0)\nprint('after the await')"],
 }
-
-
-@pytest.fixture(scope="module")
-def kernel():
-    with Kernel() as kernel:
-        yield kernel
 
 
 def nbclient_outputs(sources, folder):

@@ -3,25 +3,9 @@ import threading
 
 import pytest
 
-from kernel_agent.kernel import Kernel
 from tests.kernel.nasty_cells import LIMIT, NASTY
 
 SLACK = 2.0  # seconds that a busy machine may add to what is promised
-
-
-@pytest.fixture(scope="module")
-def shared():
-    with Kernel() as kernel:
-        yield kernel
-
-
-@pytest.fixture
-def kernel(shared):
-    """The module's kernel, alive and with an empty namespace."""
-    if not shared.is_alive:
-        shared.restart()
-    shared.execute("%reset -f", counted=False)
-    return shared
 
 
 def value_of(result):

@@ -11,12 +11,6 @@ from kernel_agent.observation import observe
 FIGURE = "f = Figure(figsize=(1, 1)); f.subplots().plot([1, 2])"
 
 
-@pytest.fixture(scope="module")
-def shared():
-    with Kernel() as kernel:
-        yield kernel
-
-
 @pytest.fixture
 def run(shared):
     def execute(source, **options):
