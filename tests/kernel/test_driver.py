@@ -296,8 +296,9 @@ def test_after_the_block_no_file_and_no_process_is_left(runtime):
 
 # It never lets another thread of its own run: only somebody else can end it.
 BLOCKED = """
-import os, pathlib, time
-print(os.getpid(), flush=True)
+import os, pathlib, subprocess, time
+child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+print(os.getpid(), child.pid, flush=True)
 while not pathlib.Path({gate!r}).exists(): time.sleep(0.01)
 pow(7, 10**9)
 """
@@ -321,12 +322,13 @@ def test_a_killed_agent_leaves_no_file_and_no_process(runtime, how, tmp_path_fac
     gate = str(tmp_path_factory.mktemp("gate") / "gate")
     command = [sys.executable, "-c", AGENT, BLOCKED.format(gate=gate), gate]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as agent:
-        pid = int(agent.stdout.readline())
+        pids = [int(pid) for pid in agent.stdout.readline().split()]
         agent.send_signal(how)
     deadline = time.monotonic() + 20
-    while (runs(pid) or runtime()) and time.monotonic() < deadline:
+    while (any(map(runs, pids)) or runtime()) and time.monotonic() < deadline:
         threading.Event().wait(0.02)
-    assert not runs(pid)
+    assert len(pids) == 2
+    assert not any(map(runs, pids))
     assert runtime() == []
 
 
