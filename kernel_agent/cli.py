@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {"answered": 0, "failed": 1, "limit": 3, "interrupted": 130}
 USAGE_ERROR = 2
+TERMINATED = 143  # 128 + SIGTERM, as shells have it
 DEMO_NOTEBOOK = "seattle-weather.ipynb"
 DEMO_DATA = "seattle-weather.csv"
 DEMO_PACE = 400.0  # characters per second: readable, and quicker than most models
@@ -217,6 +219,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             # A terminal or pipe that cannot show a character must not end a run.
             stream.reconfigure(errors="replace")
+    # An exit like any other: the terminal gets its cursor back, and the kernel ends by itself.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     app(prog_name="kernel-agent")
 
 

@@ -266,7 +266,10 @@ def test_a_failed_run_is_one_line_on_stderr_and_events_are_json(folder: Path) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_ctrl_c_ends_a_run_tidily(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminate"]
+)
+def test_a_signal_ends_a_run_tidily(folder: Path, how: signal.Signals, code: int) -> None:
     sleeping = "```python\nprint('asleep', flush=True)\nimport time\ntime.sleep(100)\n```"
     with OpenAIServer([sleeping]) as server:
         process = subprocess.Popen(
@@ -278,11 +281,14 @@ def test_ctrl_c_ends_a_run_tidily(folder: Path) -> None:
         for line in process.stdout:
             if '"asleep' in line and "OutputReceived" in line:
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         rest, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
-    assert json.loads(rest.splitlines()[-1])["outcome"]["status"] == "interrupted"
+    assert process.returncode == code, errors
+    if how == signal.SIGINT:
+        assert json.loads(rest.splitlines()[-1])["outcome"]["status"] == "interrupted"
     assert "Traceback" not in errors
+    (notebook,) = folder.rglob("*.ipynb")
+    assert "asleep" in notebook.read_text()
 
 
 def test_the_demo_runs_for_real_and_says_what_is_scripted(folder: Path) -> None:
