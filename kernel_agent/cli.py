@@ -46,7 +46,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KernelAgentError as error:
-            from kernel_agent.observation import plain_text
+            from kernel_agent.terminal import plain_text
 
             typer.secho(plain_text(str(error)), err=True, fg="red")
             raise typer.Exit(USAGE_ERROR if isinstance(error, SettingsError) else 1) from error

@@ -26,7 +26,7 @@ from kernel_agent.events import (
     RunStarted,
     StepFinished,
 )
-from kernel_agent.observation import error_text, output_text
+from kernel_agent.observation import output_text
 from kernel_agent.region import Region
 from kernel_agent.rendering import (
     BAR,
@@ -45,6 +45,7 @@ from kernel_agent.rendering import (
     usage_text,
 )
 from kernel_agent.steps import ANSWER_MIME, Output, Step, Usage
+from kernel_agent.tracebacks import error_text
 
 REASONING_LINES = 8
 TASK_LINES = 12

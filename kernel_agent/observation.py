@@ -14,8 +14,6 @@ from kernel_agent.steps import ANSWER_MIME, CellResult, Observation, Output
 from kernel_agent.terminal import plain_text
 from kernel_agent.tracebacks import error_text
 
-__all__ = ["error_text", "figure_size", "observe", "output_text", "plain_text"]
-
 _CLEANED = 1_000_000  # characters of one output that are looked at; the middle of more is not
 _MAX_LINE_OF_OURS = 1_000
 _MAX_VARIABLES = 600

@@ -16,8 +16,8 @@ from rich.syntax import ANSI_DARK, ANSISyntaxTheme, Syntax
 from rich.text import Text
 from rich.theme import Theme
 
-from kernel_agent.observation import plain_text
 from kernel_agent.steps import Usage
+from kernel_agent.terminal import plain_text
 
 PROSE_WIDTH = 100  # columns: longer lines are hard to read
 LINE_CHARS = 2000  # of one line of output; the rest is in the notebook

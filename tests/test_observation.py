@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel_agent.observation import error_text, figure_size, observe, output_text, plain_text
+from kernel_agent.observation import figure_size, observe, output_text
 from kernel_agent.steps import ANSWER_MIME, CellResult, Output
+from kernel_agent.terminal import plain_text
+from kernel_agent.tracebacks import error_text
 
 
 def stream(text: str, name: str = "stdout") -> Output:
