@@ -16,7 +16,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import kernel_agent
-from kernel_agent.cli import DEMO_NOTEBOOK, app
+from kernel_agent.cli import app
+from kernel_agent.cli.running import DEMO_NOTEBOOK
 from kernel_agent.providers import PROVIDERS
 from kernel_agent.settings import config_file
 from kernel_agent.shipped import shipped

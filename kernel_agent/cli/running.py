@@ -1,23 +1,27 @@
-"""The command `kernel-agent`: its commands, how a run is shown, and the exit codes."""
+"""Commands that run a task: `run` and `demo`."""
 
 # ruff: noqa: PLC0415 - every command imports what it needs: `--help` must not wait for it.
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from kernel_agent import __version__
-from kernel_agent.errors import DataError, KernelAgentError, SettingsError
+from kernel_agent.cli.app import (
+    INTERRUPTED,
+    Folder,
+    Json,
+    Out,
+    Quiet,
+    app,
+    event_listener,
+    option,
+)
+from kernel_agent.errors import DataError
 
 if TYPE_CHECKING:
     from kernel_agent.agent import Agent
@@ -25,9 +29,7 @@ if TYPE_CHECKING:
     from kernel_agent.settings import Settings
     from kernel_agent.steps import Outcome
 
-EXIT_CODES = {"answered": 0, "failed": 1, "limit": 3, "interrupted": 130}
-USAGE_ERROR = 2
-TERMINATED = 143  # 128 + SIGTERM, as shells have it
+EXIT_CODES = {"answered": 0, "failed": 1, "limit": 3, "interrupted": INTERRUPTED}
 DEMO_NOTEBOOK = "seattle-weather.ipynb"
 DEMO_DATA = "seattle-weather.csv"
 DEMO_PACE = 400.0  # characters per second: readable, and quicker than most models
@@ -39,65 +41,16 @@ kernel-agent run "Which month is the wettest?" --data weather.csv
 """
 
 
-class _Commands(TyperGroup):
-    """Turns our errors into one red line and an exit code; all others keep their traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KernelAgentError as error:
-            from kernel_agent.terminal import plain_text
-
-            typer.secho(plain_text(str(error)), err=True, fg="red")
-            raise typer.Exit(USAGE_ERROR if isinstance(error, SettingsError) else 1) from error
-        except KeyboardInterrupt as error:
-            raise typer.Exit(EXIT_CODES["interrupted"]) from error
-
-
-app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-Out = Annotated[Path | None, typer.Option(metavar="FILE", help="The notebook to write.")]
-Folder = Annotated[str | None, typer.Option(metavar="DIR", help="Where notebooks go.  [runs]")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone.")]
-Json = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
-
-
-def _option(metavar: str, help: str) -> Any:
-    # Numbers stay text here: the settings check them, alike for flags, variables and the file.
-    return typer.Option(metavar=metavar, help=help)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"kernel-agent {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
-    ] = False,
-) -> None:
-    """A Python code agent whose every run is a notebook."""
-
-
 @app.command()
 def run(
     task: Annotated[str, typer.Argument(help="What to do. `-` reads it from standard input.")],
     *,
-    data: Annotated[list[Path] | None, _option("FILE", "A data file; can be repeated.")] = None,
-    model: Annotated[str | None, _option("NAME", "The model, as litellm names it.")] = None,
-    api_base: Annotated[str | None, _option("URL", "The server of the model.")] = None,
-    kernel: Annotated[str | None, _option("NAME", "The Jupyter kernel.  [python3]")] = None,
+    data: Annotated[list[Path] | None, option("FILE", "A data file; can be repeated.")] = None,
+    model: Annotated[str | None, option("NAME", "The model, as litellm names it.")] = None,
+    api_base: Annotated[str | None, option("URL", "The server of the model.")] = None,
+    kernel: Annotated[str | None, option("NAME", "The Jupyter kernel.  [python3]")] = None,
     python: Annotated[
-        str | None, _option("PATH", "The Python or virtual environment to run the code in.")
+        str | None, option("PATH", "The Python or virtual environment to run the code in.")
     ] = None,
     packages: Annotated[
         list[str] | None,
@@ -105,15 +58,15 @@ def run(
     ] = None,
     out: Out = None,
     folder: Folder = None,
-    max_steps: Annotated[str | None, _option("N", "Steps at most.  [20]")] = None,
-    max_cost: Annotated[str | None, _option("USD", "Cost at most.")] = None,
-    max_tokens: Annotated[str | None, _option("N", "Tokens at most.")] = None,
-    max_seconds: Annotated[str | None, _option("S", "Seconds at most.")] = None,
-    cell_timeout: Annotated[str | None, _option("S", "Seconds a cell may take.  [120]")] = None,
+    max_steps: Annotated[str | None, option("N", "Steps at most.  [20]")] = None,
+    max_cost: Annotated[str | None, option("USD", "Cost at most.")] = None,
+    max_tokens: Annotated[str | None, option("N", "Tokens at most.")] = None,
+    max_seconds: Annotated[str | None, option("S", "Seconds at most.")] = None,
+    cell_timeout: Annotated[str | None, option("S", "Seconds a cell may take.  [120]")] = None,
     max_chars: Annotated[
-        str | None, _option("N", "Characters of a cell's output that the model sees.  [8000]")
+        str | None, option("N", "Characters of a cell's output that the model sees.  [8000]")
     ] = None,
-    prompts: Annotated[str | None, _option("DIR", "Prompt files to use instead.")] = None,
+    prompts: Annotated[str | None, option("DIR", "Prompt files to use instead.")] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -151,7 +104,7 @@ def run(
     if not settings.model:
         typer.echo(f"Using {choice.model}: {choice.why}. --model chooses another.", err=True)
     with (
-        _listener(quiet=quiet, json=json) as listener,
+        event_listener(quiet=quiet, json=json) as listener,
         _agent(choice.model, settings, listener, python, packages or []) as agent,
     ):
         _run(agent, text, files, out, quiet=quiet)
@@ -180,48 +133,11 @@ def demo(
     replies = [step.reply for step in recorded.steps]
     model = ScriptedModel(replies, pace=DEMO_PACE if watched else None)
     with (
-        _listener(quiet=quiet, json=json) as listener,
+        event_listener(quiet=quiet, json=json) as listener,
         # The replies name the file without a folder: where it lies differs between machines.
         Agent(model, cwd=weather.parent, folder=settings.folder, listener=listener) as agent,
     ):
         _run(agent, recorded.tasks[0].text, [weather], out, quiet=quiet)
-
-
-@app.command()
-def show(notebook: Annotated[Path, typer.Argument(help="The notebook of a run.")]) -> None:
-    """Print a run from its notebook."""
-    if not notebook.is_file():
-        raise SettingsError(f"NOTEBOOK: there is no file {str(notebook)!r}. Check the path.")
-
-    from rich.console import Console
-
-    from kernel_agent.console import LiveView
-    from kernel_agent.recorded import transcript_events
-    from kernel_agent.transcript import Transcript
-
-    with LiveView(Console(), live=False) as view:
-        for event in transcript_events(Transcript.load(notebook)):
-            view(event)
-
-
-@app.command()
-def doctor() -> None:
-    """Show what is installed, set and missing."""
-    from kernel_agent.doctor import examine
-
-    for line in examine(os.environ):
-        typer.echo(line)
-
-
-def main() -> None:
-    """The entry point of the command `kernel-agent`."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            # A terminal or pipe that cannot show a character must not end a run.
-            stream.reconfigure(errors="replace")
-    # An exit like any other: the terminal gets its cursor back, and the kernel ends by itself.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
-    app(prog_name="kernel-agent")
 
 
 def _agent(
@@ -274,27 +190,6 @@ def _print_answer(answer: Any, outcome: Outcome, path: Path | None) -> None:
     else:
         where = f" The notebook: {path}" if path else ""
         typer.secho(f"No answer. Outcome: {outcome}.{where}", err=True, fg="red")
-
-
-@contextmanager
-def _listener(*, quiet: bool, json: bool) -> Iterator[Listener | None]:
-    if quiet and json:
-        raise SettingsError("--quiet and --json exclude each other. Leave one of them out.")
-    if quiet:
-        yield None
-    elif json:
-        from json import dumps
-
-        from kernel_agent.recorded import event_json
-
-        yield lambda event: typer.echo(dumps(event_json(event)))
-    else:
-        from rich.console import Console
-
-        from kernel_agent.console import LiveView
-
-        with LiveView(Console()) as view:
-            yield view
 
 
 def _weather_file(folder: Path) -> Path:

@@ -1,0 +1,110 @@
+"""The command `kernel-agent`: what its commands share, how errors are shown, the exit codes."""
+
+# ruff: noqa: PLC0415 - every command imports what it needs: `--help` must not wait for it.
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from kernel_agent import __version__
+from kernel_agent.errors import KernelAgentError, SettingsError
+
+if TYPE_CHECKING:
+    from kernel_agent.events import Listener
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+TERMINATED = 143  # 128 + SIGTERM, as shells have it
+
+
+class _Commands(TyperGroup):
+    """Turns our errors into one red line and an exit code; all others keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KernelAgentError as error:
+            from kernel_agent.terminal import plain_text
+
+            typer.secho(plain_text(str(error)), err=True, fg="red")
+            raise typer.Exit(USAGE_ERROR if isinstance(error, SettingsError) else 1) from error
+        except KeyboardInterrupt as error:
+            raise typer.Exit(INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path | None, typer.Option(metavar="FILE", help="The notebook to write.")]
+Folder = Annotated[str | None, typer.Option(metavar="DIR", help="Where notebooks go.  [runs]")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone.")]
+Json = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
+Notebook = Annotated[Path, typer.Argument(help="The notebook of a run.")]
+
+
+def option(metavar: str, help: str) -> Any:
+    """An option that takes a value."""
+    # Numbers stay text here: the settings check them, alike for flags, variables and the file.
+    return typer.Option(metavar=metavar, help=help)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kernel-agent {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
+    """A Python code agent whose every run is a notebook."""
+
+
+@contextmanager
+def event_listener(*, quiet: bool, json: bool) -> Iterator[Listener | None]:
+    """Who watches a run, as the flags want it."""
+    if quiet and json:
+        raise SettingsError("--quiet and --json exclude each other. Leave one of them out.")
+    if quiet:
+        yield None
+    elif json:
+        from json import dumps
+
+        from kernel_agent.recorded import event_json
+
+        yield lambda event: typer.echo(dumps(event_json(event)))
+    else:
+        from rich.console import Console
+
+        from kernel_agent.console import LiveView
+
+        with LiveView(Console()) as view:
+            yield view
+
+
+def main() -> None:
+    """The entry point of the command `kernel-agent`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal or pipe that cannot show a character must not end a run.
+            stream.reconfigure(errors="replace")
+    # An exit like any other: the terminal gets its cursor back, and the kernel ends by itself.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+    app(prog_name="kernel-agent")
