@@ -30,7 +30,8 @@ from kernel_agent.model import Model, as_model
 from kernel_agent.observation import observe
 from kernel_agent.opening import begin, data_file, notebook_path, take_on
 from kernel_agent.prompts import Prompts
-from kernel_agent.rebuilding import OnDeath, Rebuilt, rebuild
+from kernel_agent.rebuilding import Rebuilt, rebuild
+from kernel_agent.repeating import OnDeath
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
 from kernel_agent.steps import (
     CellResult,

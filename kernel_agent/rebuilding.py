@@ -1,79 +1,86 @@
-"""Brings a dead kernel back: restarted, and its state rebuilt where that is quick enough."""
+"""Gives a kernel the state of a run: after a death within the run, and when one is resumed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from kernel_agent.kernel import Kernel
 from kernel_agent.observation import observe
-from kernel_agent.steps import CellResult, Step, Task
-
-OnDeath = Literal["rebuild", "restart", "stop"]
-"""What is done when the kernel dies: `"stop"` ends the run."""
-
-LONGER = 3.0  # how many times its recorded seconds a cell may take when it is run again
-SPARE_SECONDS = 5.0  # and this on top
+from kernel_agent.repeating import Ask, OnDeath, Plan, RecordedCell, Repeated, plan_state, repeat
+from kernel_agent.steps import CellResult, Entry, Step, Task, UserCell
 
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a restarted kernel holds again.
+    """What a kernel holds again.
 
-    `back` and `lost` are names of variables that had been there; `differing` are the numbers (from
-    1) of the steps whose outputs are not what they were. `reason` says why cells were not run
-    again, or not all of them; it is empty if they were.
+    `back` and `lost` are names of variables that had been there; `differing` are the names of the
+    cells (`"step 3"`) whose outputs are not what they were. `reason` says
+    why cells were not run again, or not all of them; it is empty if they were.
     """
 
     back: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
-    differing: tuple[int, ...] = ()
+    differing: tuple[str, ...] = ()
     reason: str = ""
 
 
 def rebuild(
-    kernel: Kernel, entries: Sequence[Task | Step], *, policy: OnDeath, max_seconds: float
+    kernel: Kernel, entries: Sequence[Entry], *, policy: OnDeath, max_seconds: float
 ) -> Rebuilt:
-    """Restart `kernel` and give it back what it held after `entries`.
+    """Restart `kernel`, which a cell has ended, and give it back what it held.
 
-    The setup of every task is executed again, and under the policy `"rebuild"` every cell that had
-    succeeded, in order, if they took no more than `max_seconds` together. A cell that was
-    interrupted, failed or killed the kernel is not run again, so what it left is lost.
+    The last of `entries` is the step of that cell. The setup of every task is executed again, and
+    under the policy `"rebuild"` every cell that had succeeded, if they took no more than
+    `max_seconds` together. What a cell left that failed or was interrupted is lost.
 
     Raises KernelStartError if the kernel does not start again.
     """
-    results = [entry.result for entry in entries if isinstance(entry, Step) and entry.result]
-    seconds = sum(result.seconds for result in results if result.status == "ok")
+    plan = plan_state(entries)
+    seconds = sum(item.result.seconds for item in plan if isinstance(item, RecordedCell))
     reason = ""
     if policy != "rebuild":
         reason = "The earlier cells were not run again."
     elif seconds > max_seconds:
         reason = f"The earlier cells were not run again, since they had taken {seconds:.0f} s."
-    differing: list[int] = []
-    _restart(kernel, entries)
-    for number, step in enumerate((e for e in entries if isinstance(e, Step)), 1):
-        if reason or step.result is None or step.result.status != "ok":
-            continue
-        again = _repeat(kernel, step.result)
-        if again.status == "died":
-            _restart(kernel, entries)
-            differing.clear()
-        if again.status in ("died", "interrupted"):
-            reason = f"Step {number} could not be run again: {again.reason}"
-        elif not same_outputs(step.result, again):
-            differing.append(number)
-    had = dict.fromkeys(name for result in results for name in result.variables)
-    there = set(kernel.report("names()") or ())
-    return Rebuilt(
-        back=tuple(name for name in had if name in there),
-        lost=tuple(name for name in had if name not in there),
-        differing=tuple(differing),
-        reason=reason,
-    )
+    kernel.restart()
+    if reason:
+        _drain(repeat(kernel, _setups(plan)))
+        return _rebuilt(kernel, entries, reason=reason)
+    return restore(kernel, entries, plan=plan)
+
+
+def restore(
+    kernel: Kernel,
+    entries: Sequence[Entry],
+    *,
+    plan: Plan,
+    ask: Ask | None = None,
+    tell: Callable[[Repeated], None] = lambda repeated: None,
+) -> Rebuilt:
+    """Execute `plan` (see `plan_state`) in a fresh `kernel`, until a cell fails to end.
+
+    `tell` gets every cell. Raises KernelStartError if a cell ends the kernel and it does not start
+    again.
+    """
+    differing: list[str] = []
+    for repeated in repeat(kernel, plan, ask=ask):
+        tell(repeated)
+        name, was, now = repeated.cell.spoken, repeated.cell.result, repeated.result
+        failed = f"{name.capitalize()} could not be run again: {now.reason}"
+        if now.status == "died":
+            kernel.restart()
+            _drain(repeat(kernel, _setups(plan)))
+            return _rebuilt(kernel, entries, reason=failed)
+        if now.status == "interrupted" and not was.stopped_by:
+            return _rebuilt(kernel, entries, differing, failed)
+        if not was.stopped_by and not same_outputs(was, now):
+            differing.append(name)
+    return _rebuilt(kernel, entries, differing)
 
 
 def same_outputs(one: CellResult, other: CellResult) -> bool:
@@ -86,13 +93,30 @@ def _shown(result: CellResult) -> str:
     return f"{bare.status} {_ADDRESS.sub('0x', observe(bare).text)}"
 
 
-def _restart(kernel: Kernel, entries: Sequence[Task | Step]) -> None:
-    """Restart, and give the kernel what it was given with the tasks."""
-    kernel.restart()
-    for entry in entries:
-        if isinstance(entry, Task) and entry.setup:
-            kernel.execute(entry.setup, counted=False)
+def _rebuilt(
+    kernel: Kernel, entries: Iterable[Entry], differing: Sequence[str] = (), reason: str = ""
+) -> Rebuilt:
+    had = dict.fromkeys(name for entry in entries for name in _variables(entry))
+    there = set(kernel.report("names()") or ())
+    return Rebuilt(
+        back=tuple(name for name in had if name in there),
+        lost=tuple(name for name in had if name not in there),
+        differing=tuple(differing),
+        reason=reason,
+    )
 
 
-def _repeat(kernel: Kernel, result: CellResult) -> CellResult:
-    return kernel.execute(result.source, timeout=result.seconds * LONGER + SPARE_SECONDS)
+def _variables(entry: Entry) -> Iterable[str]:
+    match entry:
+        case Step(result=CellResult() as result) | UserCell(result=result):
+            return result.variables
+    return ()
+
+
+def _setups(plan: Plan) -> list[Task | RecordedCell]:
+    return [item for item in plan if isinstance(item, Task)]
+
+
+def _drain(repeated: Iterable[Repeated]) -> None:
+    for _ in repeated:
+        pass

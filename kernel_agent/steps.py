@@ -76,7 +76,8 @@ class CellResult:
     made or changed, each with a short summary (`"DataFrame 1461×6"`). `started` is in seconds
     since the epoch. `stopped_by` names what ended a cell that was stopped (`"interrupt"`,
     `"interrupt and wake-up"`, `"asynchronous exception"`, `"second interrupt"` or `"kill"`); it is
-    empty if nobody stopped it.
+    empty if nobody stopped it. `inputs` are the answers to its calls of `input()` and
+    `getpass()`, in order; None stands for a password, which is never kept.
     """
 
     source: str
@@ -88,6 +89,7 @@ class CellResult:
     reason: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     stopped_by: str = ""
+    inputs: tuple[str | None, ...] = ()
 
     @property
     def answer(self) -> Output | None:
@@ -153,6 +155,34 @@ class Step:
         """The assistant's message and, if there is an observation, the user's."""
         said: Message = {"role": "assistant", "content": self.said}
         return (said, self.observation.message()) if self.observation else (said,)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the model was told between two steps: `text`, as a message of the user's."""
+
+    text: str
+
+    def messages(self) -> tuple[Message, ...]:
+        return (user_message(self.text),)
+
+
+@dataclass(frozen=True)
+class UserCell:
+    """A code cell that the user wrote into the notebook, with what its outputs tell of it.
+
+    `id` is the cell's in the notebook. The model hears of it in a task's prompt, if at all.
+    """
+
+    id: str
+    result: CellResult
+
+    def messages(self) -> tuple[Message, ...]:
+        return ()
+
+
+Entry = Task | Step | Note | UserCell
+"""What a transcript holds, in order."""
 
 
 @dataclass(frozen=True)

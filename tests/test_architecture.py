@@ -15,6 +15,7 @@ ROWS = [
     {"settings"},
     {"agent"},
     {"asking", "opening", "rebuilding"},
+    {"repeating"},
     {"kernel", "model", "transcript", "testing", "data"},
     {"reply", "observation", "prompts", "limits", "model_errors", "model_loading"},
     {"blocks", "tracebacks", "events"},

@@ -34,7 +34,7 @@ OPTIONS = {
         "rebuilt": [
             None,
             Rebuilt(back=("a", "b")),
-            Rebuilt(lost=("c",), differing=(2, 3)),
+            Rebuilt(lost=("c",), differing=("step 2", "cell a1")),
             Rebuilt(("a",), ("b",), reason="The earlier cells were not run again."),
         ],
         "language": ["python"],

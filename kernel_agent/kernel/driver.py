@@ -190,6 +190,7 @@ class Kernel:
             reason=" ".join(filter(None, (execution.reason, shadowed))),
             variables=report.get("changed", {}),
             stopped_by=execution.stopped_by,
+            inputs=tuple(execution.inputs),
         )
 
     def report(self, expression: str, *, module: str = INSIDE) -> Any:

@@ -44,7 +44,7 @@ class Execution:
 
     `run` drives it to its end; after that `status`, `reply` (content of the execute_reply, empty
     if none came), `outputs`, `reason`, `stopped_by` (the rung of the ladder that ended the cell, if
-    one did) and `seconds` say what happened. `can_raise`: see Ladder.
+    one did), `inputs` and `seconds` say what happened. `can_raise`: see Ladder.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Execution:
         self.reason = ""
         self.stopped_by = ""
         self.seconds = 0.0
+        self.inputs: list[str | None] = []
         self._connection = connection
         self._process = process
         self._watcher = watcher
@@ -160,7 +161,9 @@ class Execution:
             return
         asked = time.monotonic()
         content = message["content"]
-        text = self._watcher.ask(str(content.get("prompt", "")), bool(content.get("password")))
+        is_password = bool(content.get("password"))
+        text = self._watcher.ask(str(content.get("prompt", "")), is_password)
+        self.inputs.append(None if is_password else text)
         self._connection.send("stdin", "input_reply", {"value": text}, parent=message)
         self._asked_seconds += time.monotonic() - asked
 

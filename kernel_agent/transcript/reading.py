@@ -179,6 +179,7 @@ def _result(cell: Cell, known: dict[str, Any]) -> CellResult:
         reason=get(known, "reason", str, ""),
         variables=get(known, "variables", dict, {}),
         stopped_by=get(known, "stopped_by", str, ""),
+        inputs=tuple(_inputs(known)),
     )
 
 
@@ -214,6 +215,13 @@ def _texts(data: dict[str, Any], name: str) -> list[str]:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"its {name!r} are not all text")
     return texts
+
+
+def _inputs(data: dict[str, Any]) -> list[str | None]:
+    inputs = get(data, "inputs", list, [])
+    if not all(text is None or isinstance(text, str) for text in inputs):
+        raise ValueError("its 'inputs' are not all text")
+    return inputs
 
 
 def _one_of(data: Mapping[str, Any], name: str, allowed: Sequence[str]) -> Any:
