@@ -17,6 +17,7 @@ from kernel_agent.kernel.connection import Connection
 from kernel_agent.kernel.environments import Environment
 from kernel_agent.kernel.execution import Execution, Watcher
 from kernel_agent.kernel.process import KernelProcess, Process
+from kernel_agent.kernel.snapshots import Restored, Snapshot, Work, restoring, saving
 from kernel_agent.steps import CellResult, Output
 
 INFO_SECONDS = 0.15  # how often a starting kernel is asked whether it is there
@@ -59,6 +60,7 @@ class Kernel:
     ) -> None:
         self.name = name
         self.cwd = Path(cwd).absolute() if cwd is not None else Path.cwd()
+        self.packages = tuple(packages)
         self.info: dict[str, Any] = {}
         self._start_timeout = start_timeout
         environment = Environment(python, tuple(packages), on_progress)
@@ -108,6 +110,11 @@ class Kernel:
         return {"name": self.name, "display_name": self._process.display_name} | (
             {"language": self.language} if self.language else {}
         )
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the kernel was started here, and not attached to."""
+        return self._process.is_ours
 
     @property
     def is_alive(self) -> bool:
@@ -210,6 +217,34 @@ class Kernel:
             return []
         self._install({PREVIEW: _source("preview.py")})
         return list(self.report(f"{kind}({list(names)!r})", module=PREVIEW) or ())
+
+    def snapshot(self, folder: Path, key: str, *, max_bytes: int) -> Snapshot:
+        """Store the variables in `folder`, where all snapshots have `max_bytes` together.
+
+        `key` names this one: letters, digits, `.`, `_` and `-`. The oldest others make room.
+        `interrupt` stops it; then it is not there, and `reason` says so.
+        """
+        return Snapshot(**self._work(saving(folder, key, max_bytes)))
+
+    def restore(self, folder: Path, key: str) -> Restored:
+        """Give a fresh kernel what the snapshot `key` in `folder` holds."""
+        return Restored(**self._work(restoring(folder, key)))
+
+    def _work(self, work: Work) -> dict[str, Any]:
+        """The outcome of `work`, or the `reason` why there is none."""
+        if not self._has_inside:
+            return {"reason": "It is no Python kernel."}
+        if not self.report("is_ready()", module=work.module):
+            self._install({module: _source(file) for module, file in work.sources.items()})
+        with self._executing:
+            self._interrupted = False
+            self._process.check_free()
+            request = self._request(f"__import__('sys').modules[{work.module!r}].{work.call}")
+            reports = {"report": _inside("outcome()", work.module)}
+            request |= {"silent": True, "store_history": False, "user_expressions": reports}
+            execution = self._execution(Watcher(lambda: self._interrupted))
+            execution.run(request, work.seconds)
+        return _report(execution.reply) or {"reason": execution.reason or "It failed."}
 
     def _install(self, sources: Mapping[str, str], then: str = "") -> bool:
         """Execute sources of ours, by module, in the kernel: silently, each in a module of its own.
