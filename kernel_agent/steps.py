@@ -67,6 +67,23 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call of a host's function from a cell, as recorded.
+
+    `arguments` (`{"args": […], "kwargs": {…}}`) and `result` are JSON as `kernel/border.py` makes
+    it of any value. `error` is `"ValueError: what it said"` if the call failed, empty otherwise.
+    `seconds` is how long it took; `usage` what a sub-agent has used.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    result: Any = None
+    error: str = ""
+    seconds: float = 0.0
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True)
 class CellResult:
     """What executing one cell did.
 
@@ -77,7 +94,8 @@ class CellResult:
     since the epoch. `stopped_by` names what ended a cell that was stopped (`"interrupt"`,
     `"interrupt and wake-up"`, `"asynchronous exception"`, `"second interrupt"` or `"kill"`); it is
     empty if nobody stopped it. `inputs` are the answers to its calls of `input()` and
-    `getpass()`, in order; None stands for a password, which is never kept.
+    `getpass()`, in order; None stands for a password, which is never kept. `tool_calls` are in
+    the order in which they began.
     """
 
     source: str
@@ -90,6 +108,7 @@ class CellResult:
     variables: Mapping[str, str] = field(default_factory=dict)
     stopped_by: str = ""
     inputs: tuple[str | None, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @property
     def answer(self) -> Output | None:
@@ -147,9 +166,13 @@ class Step:
 
     @property
     def usage(self) -> Usage:
-        """The reply's usage and the cell's seconds."""
-        seconds = self.result.seconds if self.result else 0.0
-        return self.reply.usage + Usage(kernel_seconds=seconds)
+        """The reply's usage, what its cell's calls of sub-agents used, and the cell's seconds."""
+        usage = self.reply.usage
+        if self.result is None:
+            return usage
+        for call in self.result.tool_calls:
+            usage += call.usage
+        return usage + Usage(kernel_seconds=self.result.seconds)
 
     def messages(self) -> tuple[Message, ...]:
         """The assistant's message and, if there is an observation, the user's."""
@@ -210,6 +233,23 @@ class Outcome:
                 return status
             case Outcome(status, _, reason):
                 return f"{status}: {reason}"
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a kernel that was started anew holds again of a run's state.
+
+    `back` are names of variables that cells made which were run again, `restored` those that came
+    from a snapshot, `lost` those that had been there and are not any more. `differing` are the
+    cells (`"step 3"`) whose outputs are not what they were. `reason` says why cells were not run
+    again, or not all of them; it is empty if they were.
+    """
+
+    back: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    differing: tuple[str, ...] = ()
+    reason: str = ""
 
 
 def user_message(text: str, images: tuple[str, ...] = ()) -> Message:

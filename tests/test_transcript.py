@@ -17,12 +17,14 @@ from kernel_agent.errors import TranscriptError
 from kernel_agent.steps import (
     ANSWER_MIME,
     CellResult,
+    Note,
     Observation,
     Outcome,
     Reply,
     Step,
     Task,
     Usage,
+    UserCell,
 )
 from kernel_agent.transcript import Transcript, new_path
 from kernel_agent.transcript.storable import MAX_DEPTH
@@ -110,7 +112,9 @@ results = st.builds(
     texts,
     st.dictionaries(texts, texts, max_size=2),
     texts,
+    st.lists(st.none() | texts, max_size=2).map(tuple),
 )
+notes = st.builds(Note, texts)
 tasks = st.builds(Task, texts, texts, st.lists(images, max_size=2).map(tuple), texts)
 steps = st.builds(Step, replies, texts, texts, st.none() | results, st.none() | observations)
 outcomes = st.builds(
@@ -122,11 +126,11 @@ outcomes = st.builds(
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(texts, st.lists(tasks | steps, max_size=4), st.none() | outcomes, st.none() | steps)
+@given(texts, st.lists(tasks | steps | notes, max_size=4), st.none() | outcomes, st.none() | steps)
 def test_what_is_saved_comes_back_equal(
     tmp_path_factory: pytest.TempPathFactory,
     system: str,
-    entries: list[Task | Step],
+    entries: list[Task | Step | Note],
     outcome: Outcome | None,
     begun: Step | None,
 ) -> None:
@@ -142,7 +146,7 @@ def test_what_is_saved_comes_back_equal(
     valid(transcript.path)
     loaded = Transcript.load(transcript.path)
     for name in (
-        "system entries tasks steps task_steps pending outcome usage answer about "
+        "system entries tasks steps task_steps pending outcome outcomes usage answer about "
         "run_id started finished path"
     ).split():
         assert getattr(loaded, name) == getattr(transcript, name), name
@@ -358,6 +362,9 @@ def test_a_step_left_running_by_a_new_task_stays_in_the_notebook_and_is_no_entry
         if cell.metadata.kernel_agent.get("status") == "running"
     ]
     assert running == ["step-1"]
+    assert list(map(str, loaded.problems)) == [
+        "step-1: it never finished, and the run went on without it."
+    ]
 
 
 def test_outputs_that_are_shown_are_on_disk_while_the_cell_runs(tmp_path: Path) -> None:
@@ -420,7 +427,10 @@ def test_what_a_person_adds_to_the_notebook_is_kept_and_passed_over(tmp_path: Pa
     nbformat.write(notebook, path)
     before = path.read_bytes()
     loaded = Transcript.load(path)
-    assert [type(entry) for entry in loaded.entries] == [Task, Step, Step]
+    assert [type(entry) for entry in loaded.entries] == [Task, Step, UserCell, Step]
+    assert list(map(str, loaded.problems)) == [
+        "copied: it is a copy of step 1. It is taken as a cell of the user's."
+    ]
     assert loaded.steps[0].thought == "I look."
     loaded.save()
     assert path.read_bytes() == before
@@ -461,11 +471,10 @@ BAD_FILES = [
     (b"[" * 100_000, "holds no JSON"),
     (b"[]", "is not a notebook"),
     (b"{}", "is not a notebook"),
-    (b'{"nbformat": 4, "metadata": {}, "cells": [3]}', "is not a notebook"),
+    (b'{"nbformat": 4, "metadata": {}, "cells": 3}', "is not a notebook"),
+    (b'{"metadata": {}, "cells": []}', "is not a notebook"),
+    (b'{"metadata": {"a": 1}, "nbf', "holds no JSON"),
     (b'{"nbformat": 3, "metadata": {}, "cells": []}', "nbformat 3"),
-    (b'{"nbformat": 4, "metadata": {}, "cells": []}', "no transcript"),
-    (b'{"nbformat": 4, "metadata": {"kernel_agent": 1}, "cells": []}', "no transcript"),
-    (b'{"nbformat": 4, "metadata": {"kernel_agent": {}}, "cells": []}', "format None"),
 ]
 
 
@@ -483,19 +492,23 @@ def test_a_file_that_is_no_transcript_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
-        ({"format": 2}, "format 2, this version reads format 1"),
-        ({"run": None}, "'run' is of type NoneType"),
-        ({"run": {"id": "x", "started": "today"}}, "damaged"),
-        ({"system": 1}, "'system' is of type int"),
+        ({"format": 2}, "it has format 2, this version reads format 1"),
+        ({"run": None}, "its 'run' is of type NoneType"),
+        ({"run": {"id": "x", "started": "today"}}, "its 'started' is 'today', no date"),
+        ({"run": {"outcome": {"status": "odd"}}}, "an outcome's 'status' is 'odd'"),
+        ({"system": 1}, "its 'system' is of type int"),
+        ({"model": []}, "its 'model' is of type list"),
     ],
 )
-def test_metadata_that_cannot_be_read_are_named(
+def test_metadata_that_cannot_be_used_are_named_and_the_rest_is_there(
     tmp_path: Path, facts: dict[str, Any], reason: str
 ) -> None:
     path = tmp_path / "odd.ipynb"
     path.write_text(mended(path, **facts))
-    with pytest.raises(TranscriptError, match=reason):
-        Transcript.load(path)
+    loaded = Transcript.load(path)
+    assert loaded.entries == (TASK, LOOK)
+    assert any(reason in problem.reason for problem in loaded.problems)
+    assert {problem.cell for problem in loaded.problems} == {""}
 
 
 @pytest.mark.parametrize("name", ["missing.ipynb", ""])
@@ -516,7 +529,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("odd", [None, -1, "odd", [], {}, [None], {"a": 1}])
-def test_damage_anywhere_is_a_transcript_error_or_does_no_harm(tmp_path: Path, odd: Any) -> None:
+def test_damage_anywhere_is_named_or_does_no_harm(tmp_path: Path, odd: Any) -> None:
     path = tmp_path / "run.ipynb"
     image = {"output_type": "display_data", "data": {"image/png": PNG}, "metadata": {}}
     shown = Observation("o", (f"data:image/png;base64,{PNG}",))

@@ -9,10 +9,19 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from kernel_agent.steps import ANSWER_MIME, CellResult, Observation, Outcome, Reply, Step, Task
+from kernel_agent.steps import (
+    ANSWER_MIME,
+    CellResult,
+    Note,
+    Observation,
+    Outcome,
+    Reply,
+    Step,
+    Task,
+)
 from kernel_agent.transcript import Transcript
-from kernel_agent.transcript.cells import setup_cell
 from kernel_agent.transcript.markdown import fenced, headed, literal, quiet
+from kernel_agent.transcript.setup import setup_cell
 
 LONG = "Look at the file. Then say which month is the wettest, and by how many millimetres it is."
 
@@ -109,13 +118,45 @@ def test_a_reply_of_no_use_is_a_note_that_says_why(tmp_path: Path) -> None:
     assert note.metadata.kernel_agent.reply == "<code>"
 
 
-@pytest.mark.parametrize("status", ["error", "interrupted", "died"])
-def test_a_cell_that_did_not_end_well_has_the_tag_that_lets_notebooks_go_on(
-    tmp_path: Path, status: Any
+@pytest.mark.parametrize(
+    ("status", "stopped_by", "tags"),
+    [
+        ("error", "", ["raises-exception"]),
+        ("interrupted", "", ["raises-exception"]),
+        ("interrupted", "interrupt", ["raises-exception", "skip-execution"]),
+        ("error", "interrupt", ["raises-exception", "skip-execution"]),
+        ("died", "", ["raises-exception", "skip-execution"]),
+    ],
+)
+def test_a_cell_that_did_not_end_well_has_the_tags_that_let_notebooks_go_on(
+    tmp_path: Path, status: Any, stopped_by: str, tags: list[str]
 ) -> None:
-    step = Step(Reply("r"), "r", "", CellResult("s", status), Observation("o"))
-    (cell,) = cells(step, tmp_path=tmp_path)
-    assert cell.metadata.tags == ["raises-exception"]
+    result = CellResult("s", status, stopped_by=stopped_by)
+    (cell,) = cells(Step(Reply("r"), "r", "", result, Observation("o")), tmp_path=tmp_path)
+    assert cell.metadata.tags == tags
+
+
+def test_cells_that_would_hang_or_kill_are_skipped_in_plain_jupyter(tmp_path: Path) -> None:
+    transcript = Transcript("s", path=tmp_path / "run.ipynb")
+    died = CellResult("import os\nos._exit(1)", "died")
+    stopped = CellResult("while True: pass", "interrupted", stopped_by="interrupt")
+    for result in (died, stopped, CellResult("6 * 7")):
+        transcript.add(Step(Reply("r"), "r", "", result, Observation("o")))
+    notebook = nbformat.read(tmp_path / "run.ipynb", 4)
+    NotebookClient(notebook, timeout=30).execute()
+    assert notebook.cells[-1].outputs[0].data["text/plain"] == "42"
+
+
+def test_a_note_to_the_model_is_shown_as_it_was_sent(tmp_path: Path) -> None:
+    transcript = Transcript("s", path=tmp_path / "run.ipynb")
+    for text in ("Go *on*.", "again"):
+        transcript.add(Note(text))
+    first, second = nbformat.read(tmp_path / "run.ipynb", 4).cells
+    assert first.source == "*The model was told:*\n\nGo \\*on\\*."
+    assert [first.id, second.id] == ["note-1", "note-2"]
+    loaded = Transcript.load(tmp_path / "run.ipynb")
+    assert loaded.entries == (Note("Go *on*."), Note("again"))
+    assert loaded.messages()[1:] == [{"role": "user", "content": "Go *on*.\n\nagain"}]
 
 
 def test_times_are_told_as_jupyterlab_tells_them_and_unknown_ones_not_at_all(

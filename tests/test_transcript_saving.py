@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,8 @@ import pytest
 
 from kernel_agent.errors import TranscriptError
 from kernel_agent.steps import CellResult, Observation, Reply, Step, Task
-from kernel_agent.transcript import Transcript
-from kernel_agent.transcript.whole_file import write_whole
+from kernel_agent.transcript import Transcript, layout
+from kernel_agent.transcript.whole_file import Identity, write_whole
 
 TASK = Task("A task", "prompt")
 STEP = Step(Reply("r"), "r", "", CellResult("x = 1"), Observation("seen"))
@@ -139,16 +139,16 @@ def test_a_transcript_without_a_path_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_writing_to_a_folder_is_an_os_error(tmp_path: Path) -> None:
-    for new in (True, False):
+    for known in (None, Identity.of(tmp_path.stat())):
         with pytest.raises(OSError, match=str(tmp_path)):
-            write_whole(tmp_path, [b"x"], new=new)
+            write_whole(tmp_path, [b"x"], known=known)
 
 
 SAVE_FOREVER = """
 import sys
 from pathlib import Path
 from kernel_agent.steps import CellResult, Observation, Reply, Step, Task
-from kernel_agent.transcript import Transcript
+from kernel_agent.transcript import Transcript, layout
 
 output = {"output_type": "stream", "name": "stdout", "text": "line\\n" * 2000}
 step = Step(Reply("r"), "r", "t", CellResult("x", outputs=(output,)), Observation("o"))
@@ -181,3 +181,147 @@ def test_a_process_that_is_killed_while_it_saves_leaves_a_valid_notebook(tmp_pat
         assert len(Transcript.load(path).entries) >= rounds
         left = [name for name in names(path.parent) if name != "run.ipynb"]
         assert all(name.startswith(".run.ipynb.") and name.endswith(".tmp") for name in left)
+
+
+CHANGED = r"was changed by another program .* Set `path` to a new place and save again"
+
+
+def in_place(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def by_another_file(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+def by_another_transcript(path: Path) -> None:
+    Transcript.load(path).add(TASK)
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+@pytest.mark.parametrize("change", [in_place, by_another_file, by_another_transcript])
+def test_a_file_that_somebody_else_has_changed_is_left_as_it_is(
+    tmp_path: Path, change: Callable[[Path], None], is_loaded: bool
+) -> None:
+    path = tmp_path / "run.ipynb"
+    transcript = Transcript("s", path=path)
+    transcript.add(TASK)
+    if is_loaded:
+        transcript = Transcript.load(path)
+    change(path)
+    before = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(TranscriptError, match=CHANGED):
+            transcript.add(STEP)
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["run.ipynb"]
+    transcript.path = tmp_path / "new.ipynb"
+    transcript.save()
+    assert Transcript.load(tmp_path / "new.ipynb").entries == (TASK, STEP, STEP)
+
+
+def test_two_transcripts_that_write_the_same_path_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "run.ipynb"
+    Transcript("s", path=path).save()
+    one, other = Transcript.load(path), Transcript.load(path)
+    one.add(TASK)
+    with pytest.raises(TranscriptError, match=CHANGED):
+        other.add(STEP)
+    one.add(STEP)
+    assert Transcript.load(path).entries == (TASK, STEP)
+
+
+def test_a_file_that_may_not_be_written_is_respected(tmp_path: Path) -> None:
+    path = tmp_path / "run.ipynb"
+    transcript = Transcript("s", path=path)
+    transcript.add(TASK)
+    path.chmod(0o444)
+    with pytest.raises(TranscriptError, match="is read-only"):
+        transcript.add(STEP)
+    assert Transcript.load(path).entries == (TASK,)
+    assert names(tmp_path) == ["run.ipynb"]
+    path.chmod(0o644)
+    transcript.save()
+    assert Transcript.load(path).entries == (TASK, STEP)
+
+
+def test_a_file_that_another_process_has_open_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "run.ipynb"
+    transcript = Transcript("s", path=path)
+    transcript.add(TASK)
+    with path.open("rb") as reader:
+        before = path.read_bytes()
+        transcript.add(STEP)
+        assert reader.read() == before
+    assert Transcript.load(path).entries == (TASK, STEP)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full_leaves_the_last_good_file(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    path = small_disk / "run.ipynb"
+    transcript = Transcript("s", path=path)
+    transcript.add(TASK)
+    before = path.read_bytes()
+    output = {"output_type": "stream", "name": "stdout", "text": "x" * 500_000}
+    step = Step(Reply("r"), "r", "", CellResult("x", outputs=(output,)), Observation("seen"))
+    with pytest.raises(TranscriptError, match="cannot be saved: No space left on device"):
+        transcript.add(step)
+    assert path.read_bytes() == before
+    assert names(small_disk) == ["run.ipynb"]
+    transcript.path = tmp_path / "run.ipynb"
+    transcript.save()
+    assert Transcript.load(tmp_path / "run.ipynb").entries == (TASK, step)
+
+
+def test_what_killed_processes_left_is_removed_once_it_is_surely_left(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    left = [f".run.ipynb.{gone.pid}-0123abcd.tmp", ".run.ipynb.0123abcd.tmp"]
+    kept = [
+        f".run.ipynb.{os.getpid()}-0123abcd.tmp",  # may be written by another thread
+        ".run.ipynb.89abcdef.tmp",  # fresh, of nobody knows whom
+        f".other.ipynb.{gone.pid}-0123abcd.tmp",
+        ".run.ipynb.mine.tmp",
+    ]
+    for name in (*left, *kept):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / left[1], (0, 0))
+    os.utime(tmp_path / kept[3], (0, 0))
+    Transcript("s", path=tmp_path / "run.ipynb").save()
+    assert names(tmp_path) == sorted([*kept, "run.ipynb"])
+
+
+def test_a_loaded_large_file_may_be_cut_off_by_another_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "LARGE", 10)
+    path = tmp_path / "run.ipynb"
+    transcript = Transcript("s", path=path)
+    for entry in (TASK, STEP, STEP):
+        transcript.add(entry)
+    loaded = Transcript.load(path)
+    before = path.read_bytes()
+    path.write_bytes(b"")
+    loaded.path = tmp_path / "new.ipynb"
+    loaded.save()
+    assert (tmp_path / "new.ipynb").read_bytes() == before
+    assert names(tmp_path) == ["new.ipynb", "run.ipynb"]

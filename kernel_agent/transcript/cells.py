@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import fields
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
 from typing import Any
 
 from kernel_agent.steps import (
     ANSWER_MIME,
     CellResult,
+    Note,
     Observation,
     Outcome,
     Output,
@@ -30,13 +29,6 @@ ANSWER_HEADING = "## Answer\n\n"
 RUNNING = "running"
 """The status of a cell that had not finished when the notebook was written."""
 
-CHDIR = """\
-import os
-
-_notebook_folder = globals().get("_notebook_folder", os.getcwd())  # stays when this runs again
-os.chdir(os.path.join(_notebook_folder, {folder!r}))
-"""
-
 LONGEST_SPLIT = 1_000_000  # characters
 _SPLIT_MIMES = ("application/javascript", "image/svg+xml")
 
@@ -47,23 +39,8 @@ def task_cells(task: Task, number: int) -> list[Cell]:
     cells = [_markdown(f"task-{number}", headed(task.text), known)]
     if task.setup:
         known = {"kind": "setup", "task": number}
-        cells.append(_code(f"task-{number}-setup", task.setup, known))
+        cells.append(code_cell(f"task-{number}-setup", task.setup, known))
     return cells
-
-
-def setup_cell(prelude: str, cwd: Path | None, folder: Path) -> Cell | None:
-    """The cell that makes a plain Jupyter kernel like ours: in `cwd`, and with `prelude` run.
-
-    Jupyter starts a kernel in the notebook's `folder`. None if there is nothing to do.
-    """
-    parts = [prelude] if prelude else []
-    if cwd is not None and (way := _way(folder, cwd)) != ".":
-        parts.insert(0, CHDIR.format(folder=way))
-    if not parts:
-        return None
-    cell = _code("setup", "\n".join(parts), {"kind": "setup"})
-    cell["metadata"]["jupyter"] = {"source_hidden": True}
-    return cell
 
 
 def step_cells(step: Step, number: int, *, running: bool = False) -> list[Cell]:
@@ -89,6 +66,12 @@ def step_cells(step: Step, number: int, *, running: bool = False) -> list[Cell]:
     return [cell]
 
 
+def note_cell(note: Note, number: int) -> Cell:
+    """The cell of note `number` (from 1)."""
+    text = f"{quiet('The model was told:')}\n\n{literal(note.text)}"
+    return _markdown(f"note-{number}", text, {"kind": "note", "note": number, "text": note.text})
+
+
 def outcome_cells(outcome: Outcome, last: Step | None, task: int) -> list[Cell]:
     """What closes task number `task`: an answer that code gave, and how the task ended.
 
@@ -104,6 +87,18 @@ def outcome_cells(outcome: Outcome, last: Step | None, task: int) -> list[Cell]:
         sentence = sentence[:1].upper() + sentence[1:]
         cells.append(_markdown(f"task-{task}-outcome", quiet(sentence), {"kind": "note"}))
     return cells
+
+
+def code_cell(name: str, source: str, known: dict[str, Any]) -> Cell:
+    """A code cell of ours that has not been executed; `known` is what its metadata say."""
+    return {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": name,
+        "metadata": {KEY: known},
+        "outputs": [],
+        "source": source,
+    }
 
 
 def answer_value(output: Output) -> Any:
@@ -167,13 +162,16 @@ def _result_cell(name: str, result: CellResult, known: dict[str, Any], *, runnin
     known |= facts(result, but=shown)
     if result.variables:
         known["variables"] = dict(result.variables)
-    cell = _code(name, result.source, known)
+    cell = code_cell(name, result.source, known)
     cell["outputs"] = list(result.outputs)
     cell["execution_count"] = result.execution_count
     if timing := _timing(result):
         cell["metadata"]["execution"] = timing
     if result.status != "ok":
         cell["metadata"]["tags"] = ["raises-exception"]
+    if result.stopped_by or result.status == "died":
+        # Without anybody to stop it, it would run for ever or end the kernel again.
+        cell["metadata"].setdefault("tags", ["raises-exception"]).append("skip-execution")
     return cell
 
 
@@ -227,24 +225,5 @@ def _answer_text(output: Output) -> str:
     return plain if isinstance(value, int | float) else fenced(plain)
 
 
-def _way(folder: Path, cwd: Path) -> str:
-    """The way from `folder` to `cwd`: relative, so that both can be moved together."""
-    try:
-        return PurePath(os.path.relpath(cwd.resolve(), folder.resolve())).as_posix()
-    except ValueError:  # two drives of Windows
-        return cwd.resolve().as_posix()
-
-
 def _markdown(name: str, source: str, known: dict[str, Any]) -> Cell:
     return {"cell_type": "markdown", "id": name, "metadata": {KEY: known}, "source": source}
-
-
-def _code(name: str, source: str, known: dict[str, Any]) -> Cell:
-    return {
-        "cell_type": "code",
-        "execution_count": None,
-        "id": name,
-        "metadata": {KEY: known},
-        "outputs": [],
-        "source": source,
-    }

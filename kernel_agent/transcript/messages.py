@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kernel_agent.steps import Message, Step, Task, user_message
+from kernel_agent.steps import Entry, Message, user_message
 
 
-def messages_of(system: str, entries: Iterable[Task | Step]) -> list[Message]:
+def messages_of(system: str, entries: Iterable[Entry]) -> list[Message]:
     """The messages of a run so far: the same entries give the same bytes.
 
     Messages of the user that follow each other become one, for strict chat templates.

@@ -1,231 +1,230 @@
-"""Notebook cells become entries again, word for word."""
+"""Notebook cells become entries again, word for word; what cannot is named."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from kernel_agent.steps import (
-    CellResult,
-    CellStatus,
-    Limit,
-    Observation,
-    Outcome,
-    Output,
-    Reply,
-    Step,
-    Task,
-    Usage,
-)
-from kernel_agent.transcript.cells import ANSWER_HEADING, KEY, RUNNING, Cell, data_url
-from kernel_agent.transcript.storable import storable_output
+from kernel_agent.steps import Entry, Note, Step, Task, UserCell
+from kernel_agent.transcript.cells import KEY, RUNNING, Cell
+from kernel_agent.transcript.fields import Damaged, Fields, known_of, source_of
+from kernel_agent.transcript.results import read_result, read_step
 
-Kind = TypeVar("Kind")
+OF_MARKDOWN = ("task", "thought", "note", "answer")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What could not be used: `cell` is its id or `"cell 3"`, empty for the whole notebook."""
+
+    cell: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.cell}: {self.reason}" if self.cell else self.reason
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where an entry ends: the number of cells until then, and the last numbers in use."""
+
+    cells: int = 0
+    task: int = 0
+    step: int = 0
+    note: int = 0
 
 
 @dataclass
 class Entries:
     """What the cells of a notebook tell.
 
-    `pending` is the step that was running when the notebook was written, in the cells of
-    `running`. `task_numbers` and `step_numbers` are those that cells have.
+    Each entry has one of `marks`. `pending` is the step that was running when the notebook was
+    written, in the cells of `running`. `setup` is the place of the setup cell, `own` that of the
+    first cell of ours. `last` has the highest numbers in use.
     """
 
-    entries: list[Task | Step] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
     pending: Step | None = None
     running: slice | None = None
-    task_numbers: set[int] = field(default_factory=set)
-    step_numbers: set[int] = field(default_factory=set)
+    setup: int | None = None
+    own: int | None = None
+    last: Mark = Mark()
+    problems: list[Problem] = field(default_factory=list)
 
 
-def read_cells(cells: Sequence[Cell]) -> Entries:
-    """The entries in `cells` as they lie on disk.
+def read_cells(cells: Sequence[Any]) -> Entries:
+    """The entries in `cells` (see `joined`). Never raises: what cannot be used is a problem."""
+    reader = _Reader(cells)
+    for index in range(len(cells)):
+        reader.read(index)
+    return reader.found
 
-    Cells that a person has added are passed over, and so are copies of ours. Raises ValueError
-    that says which cell is damaged.
-    """
-    read = Entries()
-    texts: dict[tuple[str, int], str] = {}
-    for index, cell in enumerate(cells):
-        try:
-            match _known(cell):
+
+def spoken_name(cell: Any, index: int) -> str:
+    """What a cell is called in a problem: by its id, or else by its place."""
+    name = cell.get("id") if isinstance(cell, dict) else None
+    return name if isinstance(name, str) and name else f"cell {index + 1}"
+
+
+class _Reader:
+    """Goes through the cells once they have been looked through for what belongs together."""
+
+    def __init__(self, cells: Sequence[Any]) -> None:
+        self.cells = cells
+        self.found = Entries()
+        self._thoughts: dict[int, str] = {}
+        self._setups: dict[int, int] = {}  # where the setup of a task is
+        self._tasks: set[int] = set()
+        self._numbers: dict[str, set[int]] = {"task": set(), "step": set(), "note": set()}
+        for index, cell in enumerate(cells):
+            match known_of(cell):
                 case {"kind": "thought", "step": int(number)}:
-                    texts.setdefault(("thought", number), _source(cell))
-                case {"kind": "setup", "task": int(number)}:
-                    texts.setdefault(("setup", number), _source(cell))
-        except ValueError as error:
-            raise _damaged(index, cell, error) from error
-    for index, cell in enumerate(cells):
+                    self._thoughts.setdefault(number, source_of(cell) or "")
+                case {"kind": "setup", "task": int(number)} if _is_code(cell):
+                    self._setups.setdefault(number, index)
+                case {"kind": "task", "task": int(number)} if not _is_code(cell):
+                    self._tasks.add(number)
+
+    def read(self, index: int) -> None:
+        cell = self.cells[index]
+        if not isinstance(cell, dict):
+            self._problem(index, f"is of type {type(cell).__name__}, no cell. It is passed over.")
+            return
+        fields = Fields(known_of(cell))
+        kind = fields.data.get("kind")
+        if fields.data and self.found.own is None:
+            self.found.own = index
         try:
-            match _known(cell):
-                case {"kind": "task"} as known:
-                    _read_task(read, known, texts)
-                case {"kind": "code" | "note" | "answer", "step": _} as known:
-                    _read_step(read, cells, index, known, texts)
-        except ValueError as error:
-            raise _damaged(index, cell, error) from error
-    return read
+            if _is_code(cell):
+                self._read_code(index, cell, fields, kind)
+            else:
+                self._read_text(index, cell, fields, kind)
+        except Damaged as error:
+            if _is_code(cell):
+                self._problem(index, f"{error} It is taken as a cell of the user's.")
+                self._add_user_cell(index, cell)
+            else:
+                self._problem(index, f"{error} It is passed over.")
+        for reason in fields.problems:
+            self._problem(index, reason)
 
-
-def read_outcome(data: Mapping[str, Any]) -> Outcome:
-    """An outcome from the notebook's metadata. Raises ValueError."""
-    status = _one_of(data, "status", ("answered", "limit", "interrupted", "failed"))
-    limit = None if data.get("limit") is None else _one_of(data, "limit", get_args(Limit))
-    return Outcome(status, limit, get(data, "reason", str, ""))
-
-
-def get(data: Mapping[str, Any], name: str, kind: type[Kind], default: Kind | None = None) -> Kind:
-    """`data[name]`, which must be a `kind`. Raises ValueError; so it does without a default."""
-    value = data.get(name, default)
-    if isinstance(value, kind) or (kind is float and isinstance(value, int)):
-        return value  # type: ignore[return-value]
-    if name not in data:
-        raise ValueError(f"it has no {name!r}")
-    raise ValueError(f"its {name!r} is of type {type(value).__name__}, not {kind.__name__}")
-
-
-def _damaged(index: int, cell: Cell, error: ValueError) -> ValueError:
-    return ValueError(f"cell {index} (id {cell.get('id')!r}) is damaged: {error}")
-
-
-def _known(cell: Cell) -> dict[str, Any]:
-    """What we know of a cell; nothing of a person's."""
-    metadata = cell.get("metadata")
-    known = metadata.get(KEY) if isinstance(metadata, dict) else None
-    return known if isinstance(known, dict) else {}
-
-
-def _source(cell: Cell) -> str:
-    match cell.get("source"):
-        case str() as source:
-            return source
-        case list() as lines if all(isinstance(line, str) for line in lines):
-            return "".join(lines)
-    raise ValueError("its source is no text")
-
-
-def _read_task(read: Entries, known: dict[str, Any], texts: dict[tuple[str, int], str]) -> None:
-    number = get(known, "task", int)
-    if number in read.task_numbers:
-        return
-    read.task_numbers.add(number)
-    read.pending = read.running = None
-    read.entries.append(
-        Task(
-            get(known, "text", str),
-            get(known, "prompt", str),
-            tuple(_texts(known, "images")),
-            texts.get(("setup", number), ""),
-        )
-    )
-
-
-def _read_step(
-    read: Entries,
-    cells: Sequence[Cell],
-    index: int,
-    known: dict[str, Any],
-    texts: dict[tuple[str, int], str],
-) -> None:
-    number = get(known, "step", int)
-    if number in read.step_numbers:
-        return
-    read.step_numbers.add(number)
-    read.pending = read.running = None
-    cell = cells[index]
-    step = _step(cell, known, texts.get(("thought", number), ""))
-    if known.get("status") != RUNNING:
-        read.entries.append(step)
-        return
-    before = _known(cells[index - 1]) if index else {}
-    above = before.get("kind") == "thought" and before.get("step") == number
-    read.pending, read.running = step, slice(index - above, index + 1)
-
-
-def _step(cell: Cell, known: dict[str, Any], thought: str) -> Step:
-    text = get(known, "reply", str)
-    reply = Reply(
-        text,
-        get(known, "reasoning", str, ""),
-        None if known.get("finish_reason") is None else get(known, "finish_reason", str),
-        _usage(get(known, "usage", dict)),
-    )
-    result = _result(cell, known) if known["kind"] == "code" else None
-    if known["kind"] == "answer":
-        thought = _source(cell).removeprefix(ANSWER_HEADING)
-    return Step(
-        reply,
-        get(known, "said", str, text),
-        get(known, "thought", str, thought),
-        result,
-        _observation(get(known, "observation", dict), result) if "observation" in known else None,
-    )
-
-
-def _result(cell: Cell, known: dict[str, Any]) -> CellResult:
-    status = _one_of(known, "status", (*get_args(CellStatus), RUNNING))
-    outputs = get(cell, "outputs", list)
-    if not all(isinstance(output, dict) for output in outputs):
-        raise ValueError("an output is no object")
-    count = cell.get("execution_count")
-    return CellResult(
-        source=_source(cell),
-        status="ok" if status == RUNNING else status,
-        outputs=tuple(storable_output(output) for output in outputs),
-        execution_count=count if isinstance(count, int) else None,
-        seconds=get(known, "seconds", float, 0.0),
-        started=get(known, "started", float, 0.0),
-        reason=get(known, "reason", str, ""),
-        variables=get(known, "variables", dict, {}),
-        stopped_by=get(known, "stopped_by", str, ""),
-        inputs=tuple(_inputs(known)),
-    )
-
-
-def _observation(data: dict[str, Any], result: CellResult | None) -> Observation:
-    images = []
-    for image in get(data, "images", list, []):
-        match image:
-            case str():
-                images.append(image)
-            case {"output": int(index), "mime": str(mime)}:
-                # A person may have cleared the outputs: then there is no image any more.
-                outputs: tuple[Output, ...] = result.outputs if result else ()
-                url = data_url(outputs[index], mime) if 0 <= index < len(outputs) else None
-                images += [url] if url else []
+    def _read_code(self, index: int, cell: Cell, fields: Fields, kind: object) -> None:
+        match kind:
+            case "setup":
+                self._read_setup(index, cell, fields)
+            case "code":
+                self._read_step(index, cell, fields)
+            case _ if fields.data or KEY in _metadata(cell):
+                raise Damaged(f"its kind is {kind!r}, which is none of a code cell.")
             case _:
-                raise ValueError(f"an image is of type {type(image).__name__}")
-    return Observation(get(data, "text", str), tuple(images))
+                self._add_user_cell(index, cell)
+
+    def _read_text(self, index: int, cell: Cell, fields: Fields, kind: object) -> None:
+        match kind:
+            case "task":
+                self._read_task(index, cell, fields)
+            case "note" if "note" in fields.data:
+                self._read_note(index, cell, fields)
+            case "code" | "note" | "answer" if "step" in fields.data:
+                self._read_step(index, cell, fields)
+            case "code" | "setup":
+                raise Damaged(f"its kind is {kind!r}, but it is no code cell.")
+            case "thought" | "note" | "answer":
+                return
+            case _ if fields.data or KEY in _metadata(cell):
+                raise Damaged(f"its kind is {kind!r}, which is unknown.")
+
+    def _read_setup(self, index: int, cell: Cell, fields: Fields) -> None:
+        source = source_of(cell)
+        if source is None:
+            raise Damaged("its source is no text.")
+        if "task" in fields.data:
+            number = fields.data["task"]
+            if not isinstance(number, int) or not self._is_setup_of(number, index):
+                raise Damaged(f"it is the setup of task {number!r}, which is not there or has one.")
+        elif self.found.setup is not None:
+            raise Damaged("it is a second setup.")
+        else:
+            self.found.setup = index
+
+    def _read_task(self, index: int, cell: Cell, fields: Fields) -> None:
+        number = self._number(fields, "task", or_next=True)
+        text = fields.get("text", str, source_of(cell) or "", is_needed=True)
+        setup = self.cells[self._setups[number]] if number in self._setups else {}
+        task = Task(
+            text,
+            fields.get("prompt", str, text, is_needed=True),
+            tuple(fields.texts("images")),
+            source_of(setup) or "",
+        )
+        self._drop_pending()
+        self._add(index, task)
+
+    def _read_note(self, index: int, cell: Cell, fields: Fields) -> None:
+        self._number(fields, "note", or_next=True)
+        self._drop_pending()
+        text = fields.get("text", str, source_of(cell) or "", is_needed=True)
+        self._add(index, Note(text))
+
+    def _read_step(self, index: int, cell: Cell, fields: Fields) -> None:
+        number = self._number(fields, "step")
+        step = read_step(cell, fields, self._thoughts.get(number, ""), is_code=_is_code(cell))
+        self._drop_pending()
+        if fields.data.get("status") != RUNNING or step.result is None:
+            self._add(index, step)
+            return
+        before = known_of(self.cells[index - 1]) if index else {}
+        above = before.get("kind") == "thought" and before.get("step") == number
+        self.found.pending, self.found.running = step, slice(index - above, index + 1)
+
+    def _number(self, fields: Fields, name: str, *, or_next: bool = False) -> int:
+        """The number of a task, step or note. Raises Damaged if it is taken, or is none."""
+        taken = self._numbers[name]
+        number = fields.data.get(name)
+        if or_next and (type(number) is not int or number < 1):
+            number = 1 + max(*taken, *(self._tasks if name == "task" else ()), 0, 0)
+            fields.problems.append(f"its {name} has no number.")
+        if type(number) is not int or number < 1:
+            raise Damaged(f"its {name} is {number!r}, no number.")
+        if number in taken:
+            raise Damaged(f"it is a copy of {name} {number}.")
+        taken.add(number)
+        last = self.found.last
+        self.found.last = replace(last, **{name: max(number, getattr(last, name))})
+        return number
+
+    def _drop_pending(self) -> None:
+        """The run went on without the step that was running."""
+        if self.found.running is not None:
+            index = self.found.running.stop - 1
+            self._problem(index, "it never finished, and the run went on without it.")
+        self.found.pending = self.found.running = None
+
+    def _is_setup_of(self, number: int, index: int) -> bool:
+        return number in self._tasks and self._setups.get(number) == index
+
+    def _add_user_cell(self, index: int, cell: Cell) -> None:
+        name = cell.get("id")
+        fields = Fields({})
+        result = read_result(cell, fields)
+        for reason in fields.problems:
+            self._problem(index, reason)
+        self._add(index, UserCell(name if isinstance(name, str) else str(index + 1), result))
+
+    def _add(self, index: int, entry: Entry) -> None:
+        self.found.entries.append(entry)
+        self.found.marks.append(replace(self.found.last, cells=index + 1))
+
+    def _problem(self, index: int, reason: str) -> None:
+        self.found.problems.append(Problem(spoken_name(self.cells[index], index), reason))
 
 
-def _usage(data: dict[str, Any]) -> Usage:
-    numbers: dict[str, Any] = {
-        part.name: get(data, part.name, type(part.default))
-        for part in fields(Usage)
-        if data.get(part.name) is not None
-    }
-    if "cost" in data:
-        numbers["cost"] = None if data["cost"] is None else get(data, "cost", float)
-    return Usage(**numbers)
+def _metadata(cell: Cell) -> dict[str, Any]:
+    metadata = cell.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
 
 
-def _texts(data: dict[str, Any], name: str) -> list[str]:
-    texts = get(data, name, list, [])
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"its {name!r} are not all text")
-    return texts
-
-
-def _inputs(data: dict[str, Any]) -> list[str | None]:
-    inputs = get(data, "inputs", list, [])
-    if not all(text is None or isinstance(text, str) for text in inputs):
-        raise ValueError("its 'inputs' are not all text")
-    return inputs
-
-
-def _one_of(data: Mapping[str, Any], name: str, allowed: Sequence[str]) -> Any:
-    value = data.get(name)
-    if value not in allowed:
-        raise ValueError(f"its {name!r} is {value!r}, not one of {', '.join(allowed)}")
-    return value
+def _is_code(cell: Any) -> bool:
+    return isinstance(cell, dict) and cell.get("cell_type") == "code"

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from kernel_agent.errors import TranscriptError
-from kernel_agent.steps import CellResult, Message, Outcome, Output, Step, Task, Usage
+from kernel_agent.steps import (
+    CellResult,
+    Entry,
+    Message,
+    Note,
+    Outcome,
+    Output,
+    Step,
+    Task,
+    Usage,
+    UserCell,
+)
 from kernel_agent.transcript.cells import (
-    KEY,
-    Cell,
     answer_value,
-    facts,
+    note_cell,
     outcome_cells,
-    setup_cell,
     step_cells,
     task_cells,
 )
+from kernel_agent.transcript.forking import parent_of, place_of_step
+from kernel_agent.transcript.loading import Loaded, load, without_setup
 from kernel_agent.transcript.messages import messages_of
-from kernel_agent.transcript.notebook import Notebook, read_notebook
-from kernel_agent.transcript.reading import get, read_cells, read_outcome
+from kernel_agent.transcript.metadata import Run, composed, new_id, outcomes_of
+from kernel_agent.transcript.notebook import Notebook
+from kernel_agent.transcript.reading import Mark, Problem
+from kernel_agent.transcript.sealing import seal
+from kernel_agent.transcript.setup import Setup
 from kernel_agent.transcript.storable import (
     storable,
     storable_json,
@@ -32,9 +44,6 @@ from kernel_agent.transcript.storable import (
     storable_text,
 )
 
-FORMAT = 1
-_OF_NOTEBOOK = ("kernelspec", "language_info")
-_OF_RUN = ("format", "run", "task", "system", "usage")
 _PYTHON = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -53,6 +62,9 @@ class Transcript:
     What goes in is made storable first (see `storable`): a lone surrogate becomes U+FFFD, an odd
     output a valid one, so that memory and file hold equal entries. Each method that saves raises
     TranscriptError if it cannot; what it was given is kept, and `save` may be called again.
+
+    Of one that was loaded, `problems` name what could not be used; `is_foreign` says that it is a
+    notebook of a person's and not of a run, `written_here` that this machine wrote all its code.
     """
 
     def __init__(
@@ -67,24 +79,28 @@ class Transcript:
         self.system = storable_text(system)
         self.path = path
         self.about: dict[str, Any] = storable_json(_PYTHON | dict(about or {}))
-        self.run_id = os.urandom(8).hex()
-        self.started = datetime.now(UTC)
-        self.finished: datetime | None = None
         self.outcome: Outcome | None = None
-        self._cwd = cwd
-        self._prelude = storable_text(prelude)
-        self._entries: list[Task | Step] = []
+        self.problems: tuple[Problem, ...] = ()
+        self.is_foreign = False
+        self.written_here = True
+        run = Run()
+        self.run_id, self.started, self.finished = run.id, run.started, run.finished
+        self._earlier_outcomes: list[Outcome | None] = []
+        self._entries: list[Entry] = []
+        self._marks: list[Mark] = []
+        self._last = Mark()
         self._usage = Usage()
         self._pending: Step | None = None
         self._shown: Sequence[Output] = ()
-        self._last_task = 0
-        self._last_step = 0
-        self._notebook = Notebook()
+        self._notebook = Notebook(setup=Setup(storable_text(prelude), cwd))
         self._other_metadata: dict[str, Any] = {}
+        # Saving alone is no reason to vouch for what somebody else wrote.
+        self._is_own_work = True
+        self._loaded_seal: Any = None
 
     @property
-    def entries(self) -> tuple[Task | Step, ...]:
-        """Tasks and steps in order."""
+    def entries(self) -> tuple[Entry, ...]:
+        """All that happened, in order."""
         return tuple(self._entries)
 
     @property
@@ -102,8 +118,16 @@ class Transcript:
         for entry in reversed(self._entries):
             if isinstance(entry, Task):
                 break
-            steps.append(entry)
+            if isinstance(entry, Step):
+                steps.append(entry)
         return tuple(reversed(steps))
+
+    @property
+    def outcomes(self) -> tuple[Outcome | None, ...]:
+        """How each task ended; None for one that goes on, or of which it is not known."""
+        if not any(isinstance(entry, Task) for entry in self._entries):
+            return ()
+        return (*self._earlier_outcomes, self.outcome)
 
     @property
     def pending(self) -> Step | None:
@@ -132,27 +156,35 @@ class Transcript:
                 return last.thought or None
         return None
 
+    @property
+    def cwd(self) -> Path:
+        """The folder that the kernel worked in, absolute: the notebook's own if nothing else."""
+        folder = self._notebook.setup.cwd or (self.path.parent if self.path else Path())
+        return folder.resolve()
+
     def messages(self) -> list[Message]:
         """What the model is sent, derived from the system prompt and the entries alone."""
         return messages_of(self.system, self._entries)
 
-    def add(self, entry: Task | Step) -> None:
-        """Append a task or a step, and save. A step takes the place of a pending one.
+    def add(self, entry: Task | Step | Note) -> None:
+        """Append an entry, and save. A step takes the place of a pending one.
 
-        A step that is still pending when a task comes stays in the notebook as a cell that never
-        finished, and is no entry.
+        A step that is still pending when something else comes stays in the notebook as a cell
+        that never finished, and is no entry.
         """
         entry = storable(entry)
-        if isinstance(entry, Task):
-            self._last_task += 1
-            self._notebook.leave_running()
-            self._notebook.add(task_cells(entry, self._last_task))
-        else:
-            self._last_step = self._step_number()
-            self._notebook.put(step_cells(entry, self._last_step))
-            self._usage += entry.usage
-        self._entries.append(entry)
+        match entry:
+            case Step():
+                self._add_step(entry)
+            case Task():
+                self._add_task(entry)
+            case Note():
+                self._last = replace(self._last, note=self._last.note + 1)
+                self._notebook.leave_running()
+                self._notebook.add([note_cell(entry, self._last.note)])
+                self._append(entry, len(self._notebook))
         self._pending = self.outcome = self.finished = None
+        self._is_own_work = True
         self.save()
 
     def begin(self, step: Step) -> None:
@@ -163,9 +195,10 @@ class Transcript:
         """
         result = step.result or CellResult(source="")
         step = storable(replace(step, result=replace(result, status="ok"), observation=None))
-        self._last_step = self._step_number()
+        self._last = replace(self._last, step=self._step_number())
         self._pending, self._shown = step, result.outputs
         self.outcome = self.finished = None
+        self._is_own_work = True
         self._put_pending()
         self.save()
 
@@ -183,97 +216,155 @@ class Transcript:
         """Say how the last task ended, and save."""
         outcome = storable(outcome)
         self.outcome, self.finished = outcome, datetime.now(UTC)
-        self._notebook.add(outcome_cells(outcome, self._last_of_task(), self._last_task))
+        self._notebook.add(outcome_cells(outcome, self._last_of_task(), self._last.task))
         self.save()
+
+    def reopen(self) -> None:
+        """The last task goes on: it has no outcome any more, whatever its last cell says."""
+        self.outcome = self.finished = None
 
     def save(self) -> None:
         """Write the notebook to `path`; does nothing without one.
 
-        The first time `path` must not exist yet, later it is replaced whole. Raises
-        TranscriptError, and what was at `path` is intact.
+        The first time `path` must not exist yet, later it is replaced whole if nobody else has
+        changed it. Raises TranscriptError, and what was at `path` is intact.
         """
         if self.path is not None:
-            setup = setup_cell(self._prelude, self._cwd, self.path.parent)
-            self._notebook.save(self.path, self._metadata(), setup)
+            self._notebook.save(self.path, self._metadata(self.path.parent))
 
     @classmethod
-    def load(cls, path: Path) -> Transcript:
+    def load(cls, path: Path) -> Self:
         """The transcript that was saved at `path`, ready to go on, there.
 
-        Raises TranscriptError if it cannot be read, is no notebook, no transcript, damaged, or of
-        a newer format.
+        What is damaged is left out or taken as what it can be; `problems` say so. A notebook of a
+        person's is read too. Raises TranscriptError if there is no notebook of nbformat 4.
         """
         path = Path(path)
-        notebook = read_notebook(path)
-        metadata = notebook["metadata"]
-        known = metadata.get(KEY)
-        if not isinstance(known, dict):
-            reason = f"is a notebook but no transcript: its metadata have no {KEY!r}"
-            raise TranscriptError(path, reason)
-        if known.get("format") != FORMAT:
-            reason = f"has format {known.get('format')!r}, this version reads format {FORMAT}"
-            raise TranscriptError(path, f"{reason}: another version of kernel_agent wrote it")
-        try:
-            return cls._read(path, metadata, known, notebook["cells"])
-        except ValueError as error:
-            raise TranscriptError(path, f"is damaged: {error}") from error
+        return cls._of(load(path), path)
 
     @classmethod
-    def _read(
-        cls, path: Path, metadata: dict[str, Any], known: dict[str, Any], cells: list[Cell]
-    ) -> Transcript:
-        read = read_cells(cells)
-        run = get(known, "run", dict)
-        transcript = cls(get(known, "system", str), path=path)
-        transcript.about = {
-            **{name: fact for name, fact in known.items() if name not in _OF_RUN},
-            **{name: metadata[name] for name in _OF_NOTEBOOK if name in metadata},
-        }
-        transcript.run_id = get(run, "id", str)
-        transcript.started = datetime.fromisoformat(get(run, "started", str))
-        if run.get("finished") is not None:
-            transcript.finished = datetime.fromisoformat(get(run, "finished", str))
-        if run.get("outcome") is not None:
-            transcript.outcome = read_outcome(get(run, "outcome", dict))
-        transcript._entries = read.entries
-        transcript._usage = sum((step.usage for step in transcript.steps), Usage())
-        if read.pending and read.pending.result:
-            transcript._pending, transcript._shown = read.pending, read.pending.result.outputs
-        transcript._last_task = max(read.task_numbers, default=0)
-        transcript._last_step = max(read.step_numbers, default=0)
-        own = (KEY, *_OF_NOTEBOOK)
-        transcript._other_metadata = {n: fact for n, fact in metadata.items() if n not in own}
-        transcript._notebook = Notebook.loaded(path, cells, read.running)
+    def continuing(
+        cls,
+        notebook: Path,
+        system: str,
+        *,
+        path: Path,
+        cwd: Path | None = None,
+        prelude: str = "",
+        about: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A new run after the cells of a person's `notebook`, saved at `path`; not saved yet.
+
+        `path` may be `notebook` itself. Raises TranscriptError if it cannot be read or is a
+        transcript already.
+        """
+        transcript = cls.load(notebook)
+        if not transcript.is_foreign:
+            reason = "is the notebook of a run already. Resume it to go on with it"
+            raise TranscriptError(notebook, reason)
+        transcript.system, transcript.path = storable_text(system), Path(path)
+        transcript.about = storable_json(_PYTHON | transcript.about | dict(about or {}))
+        transcript._notebook.setup = Setup(storable_text(prelude), cwd)
         return transcript
 
-    def _metadata(self) -> dict[str, Any]:
-        about = storable_json(self.about)
-        run = {
-            "id": self.run_id,
-            "started": self.started.isoformat(),
-            "finished": self.finished and self.finished.isoformat(),
-            "outcome": self.outcome and facts(self.outcome),
-        }
-        known = {
-            "format": FORMAT,
-            "run": run,
-            "task": next((task.text for task in self.tasks), None),
-            "system": self.system,
-            "usage": vars(self._usage),
-        }
-        ours = {name: fact for name, fact in about.items() if name not in _OF_NOTEBOOK}
-        theirs = {name: about[name] for name in _OF_NOTEBOOK if name in about}
-        return self._other_metadata | theirs | {KEY: ours | known}
+    def move_on(self, path: Path) -> None:
+        """Go on at `path` as a new run, whose parent this one was until now; not saved yet."""
+        self.about["parent"] = parent_of(self.path, self.run_id, len(self.steps), path)
+        self.run_id, self.path = new_id(), path
 
-    def _last_of_task(self) -> Step | None:
-        last = self._entries[-1] if self._entries else None
-        return last if isinstance(last, Step) else None
+    def fork(self, at: int, path: Path) -> Self:
+        """A new run, to be saved at `path`, that begins as this one did, up to step `at`.
 
-    def _step_number(self) -> int:
-        """The number of the pending step, or else of the next one."""
-        return self._last_step + (self._pending is None)
+        Steps are counted from 1; of a run without any, 0 gives all of it. Nothing is saved yet.
+        Raises TranscriptError if there is no such step.
+        """
+        count = place_of_step(self._entries, at, self.path)
+        mark = self._marks[count - 1] if count else Mark()
+        fork = type(self)(self.system, path=Path(path))
+        fork.about = storable_json(self.about)
+        fork.about["parent"] = parent_of(self.path, self.run_id, at, Path(path))
+        fork.problems, fork.written_here = self.problems, self.written_here
+        fork._is_own_work = self._is_own_work
+        fork._other_metadata = self._other_metadata
+        setup = replace(self._notebook.setup, cwd=self.cwd)
+        fork._notebook = self._notebook.first(mark.cells, setup)
+        fork._take(self._entries[:count], self._marks[:count], mark)
+        fork._earlier_outcomes = self._earlier_outcomes[: max(len(fork.tasks) - 1, 0)]
+        return fork
+
+    @classmethod
+    def _of(cls, loaded: Loaded, path: Path) -> Self:
+        run, read = loaded.run, loaded.read
+        transcript = cls(run.system, path=path)
+        transcript.about = run.about
+        transcript.run_id, transcript.started = run.id, run.started
+        transcript.finished, transcript.outcome = run.finished, run.outcome
+        transcript.problems, transcript.is_foreign = loaded.problems, loaded.is_foreign
+        transcript.written_here = transcript._is_own_work = loaded.written_here
+        transcript._loaded_seal = run.seal
+        marks = [replace(mark, cells=without_setup(mark.cells, read.setup)) for mark in read.marks]
+        transcript._take(read.entries, marks, read.last)
+        transcript._earlier_outcomes = list(outcomes_of(run, len(transcript.tasks)))
+        if read.pending and read.pending.result:
+            transcript._pending, transcript._shown = read.pending, read.pending.result.outputs
+        transcript._other_metadata, transcript._notebook = loaded.other_metadata, loaded.notebook
+        return transcript
+
+    def _take(self, entries: Sequence[Entry], marks: Sequence[Mark], last: Mark) -> None:
+        self._entries, self._marks, self._last = list(entries), list(marks), last
+        self._usage = sum((step.usage for step in self.steps), Usage())
+
+    def _add_task(self, task: Task) -> None:
+        if self._last.task:
+            self._earlier_outcomes.append(self.outcome)
+        if not len(self._notebook):
+            self._notebook.setup_at = 1  # behind the title
+        self._last = replace(self._last, task=self._last.task + 1)
+        self._notebook.leave_running()
+        self._notebook.add(task_cells(task, self._last.task))
+        self._append(task, len(self._notebook))
+
+    def _add_step(self, step: Step) -> None:
+        self._last = replace(self._last, step=self._step_number())
+        end = self._put(step_cells(step, self._last.step))
+        self._usage += step.usage
+        self._append(step, end)
+
+    def _append(self, entry: Entry, cells: int) -> None:
+        """Add an entry whose cells end at `cells`: before cells that a person put behind them."""
+        place = len(self._marks)
+        while place and self._marks[place - 1].cells > cells:
+            place -= 1
+        self._entries.insert(place, entry)
+        self._marks.insert(place, replace(self._last, cells=cells))
+
+    def _put(self, cells: list[dict[str, Any]], *, running: bool = False) -> int:
+        end, moved = self._notebook.put(cells, running=running)
+        if moved and self._marks and self._marks[-1].cells > end - len(cells):
+            self._marks = [
+                replace(mark, cells=mark.cells + moved * (mark.cells > end - len(cells)))
+                for mark in self._marks
+            ]
+        return end
 
     def _put_pending(self) -> None:
         if pending := self.pending:
-            cells = step_cells(pending, self._last_step, running=True)
-            self._notebook.put(cells, running=True)
+            self._put(step_cells(pending, self._last.step, running=True), running=True)
+
+    def _metadata(self, folder: Path) -> dict[str, Any]:
+        about = storable_json(self.about)
+        run = Run(self.run_id, self.system, about, self.started, self.finished, self.outcome)
+        run.outcomes, run.seal = list(self.outcomes), self._loaded_seal
+        if self._is_own_work:
+            run.seal = seal(self.run_id, self._notebook.digests(folder))
+        return composed(run, self._other_metadata, self._entries, self._usage)
+
+    def _last_of_task(self) -> Step | None:
+        for entry in reversed(self._entries):
+            if not isinstance(entry, UserCell):
+                return entry if isinstance(entry, Step) else None
+        return None
+
+    def _step_number(self) -> int:
+        """The number of the pending step, or else of the next one."""
+        return self._last.step + (self._pending is None)

@@ -8,12 +8,23 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from kernel_agent.steps import CellResult, Observation, Outcome, Output, Reply, Step, Task
+from kernel_agent.steps import (
+    CellResult,
+    Entry,
+    Note,
+    Observation,
+    Outcome,
+    Output,
+    Reply,
+    Step,
+    Task,
+    UserCell,
+)
 
 MAX_DEPTH = 60
 """Deeper JSON is cut with an ellipsis: encoders recurse, and some run out of stack."""
 
-Value = TypeVar("Value", bound=Task | Step | Outcome)
+Value = TypeVar("Value", bound=Entry | Outcome)
 
 
 def storable(value: Value) -> Value:
@@ -100,7 +111,7 @@ def _storable(value: Any) -> Any:
             outputs = tuple(storable_output(output) for output in value.outputs)
             count = _count(value.execution_count)
             return replace(value, **_texts(value) | {"outputs": outputs, "execution_count": count})
-        case Task() | Step() | Reply() | Observation() | Outcome():
+        case Task() | Step() | Note() | UserCell() | Reply() | Observation() | Outcome():
             return replace(value, **_texts(value))
         case tuple():
             return tuple(_storable(item) for item in value)
