@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from kernel_agent.errors import DataError
 from kernel_agent.kernel import Kernel
+from kernel_agent.observation import observe
 from kernel_agent.steps import CellResult, Entry, Step, Task, UserCell
 
 OnDeath = Literal["rebuild", "restart", "stop"]
@@ -22,7 +24,7 @@ SHORTEST = 0.5  # seconds that a cell is given which was stopped at the time
 
 @dataclass(frozen=True)
 class RecordedCell:
-    """A code cell of a transcript that has been executed.
+    """A code cell of a transcript; one that the user wrote may never have been executed.
 
     `name` is `"step-3"`, or the id of a cell that the user wrote; `step` is the number (from 1)
     of its step, None for a user's cell.
@@ -51,7 +53,7 @@ Plan = Sequence[Task | RecordedCell]
 
 
 def plan_all(entries: Iterable[Entry]) -> list[Task | RecordedCell]:
-    """Every setup and every cell of `entries` that has been executed."""
+    """Every setup and every cell of `entries`."""
     plan: list[Task | RecordedCell] = []
     number = 0
     for entry in entries:
@@ -61,7 +63,7 @@ def plan_all(entries: Iterable[Entry]) -> list[Task | RecordedCell]:
                 plan.append(entry)
             case Step(result=CellResult() as result):
                 plan.append(RecordedCell(f"step-{number}", number, result))
-            case UserCell(name, result) if result.execution_count is not None:
+            case UserCell(name, result) if result.source.strip():
                 plan.append(RecordedCell(name, None, result))
     return plan
 
@@ -87,10 +89,12 @@ def repeat(kernel: Kernel, plan: Plan, *, ask: Ask | None = None) -> Iterator[Re
     A cell that was stopped at the time runs for as long as it ran then; others may take longer
     than they did, within bounds. A call of `input()` gets the recorded answer, `getpass()` that
     of `ask`. Ends when a cell has ended the kernel, after yielding it.
+
+    Raises DataError if variables that were given with a task cannot be given again.
     """
     for item in plan:
         if isinstance(item, Task):
-            kernel.execute(item.setup, counted=False)
+            _set_up(kernel, item)
             continue
         result = _execute(kernel, item.result, ask)
         yield Repeated(item, result)
@@ -99,32 +103,43 @@ def repeat(kernel: Kernel, plan: Plan, *, ask: Ask | None = None) -> Iterator[Re
 
 
 def repeat_all(
-    kernel: Kernel, entries: Sequence[Entry], *, on_death: OnDeath, ask: Ask | None = None
+    kernel: Kernel,
+    entries: Sequence[Entry],
+    *,
+    on_death: OnDeath,
+    rebuild_seconds: float = 60.0,
+    ask: Ask | None = None,
 ) -> Iterator[Repeated]:
     """Execute every cell of `entries`, also those that failed at the time or killed the kernel.
 
-    When the kernel dies it is given back what the run gave it, so that the next cells find it.
+    When the kernel dies it is given back what the run gave it (see `rebuilding.rebuild`), so that
+    the next cells find it.
 
-    Raises KernelStartError if it does not start again.
+    Raises DataError, KernelStartError if the kernel does not start again.
     """
     plan = plan_all(entries)
     begin = 0
     while begin < len(plan):
-        done = begin
         for repeated in repeat(kernel, plan[begin:], ask=ask):
-            done = plan.index(repeated.cell, done) + 1
+            begin = plan.index(repeated.cell, begin) + 1
             yield repeated
-        if done == begin or kernel.is_alive:
+        if kernel.is_alive or begin == len(plan):
             return
         kernel.restart()
-        back = [
-            item
-            for item in plan[: done - 1]
-            if _status(item) == "setup" or (_status(item) == "ok" and on_death == "rebuild")
-        ]
+        before = plan[: begin - 1]
+        back = [item for item in before if _status(item) in ("setup", "ok")]
+        seconds = sum(item.result.seconds for item in back if isinstance(item, RecordedCell))
+        if on_death != "rebuild" or seconds > rebuild_seconds:
+            back = [item for item in before if isinstance(item, Task)]
         if any(repeated.result.status == "died" for repeated in repeat(kernel, back, ask=ask)):
             kernel.restart()
-        begin = done
+
+
+def _set_up(kernel: Kernel, task: Task) -> None:
+    result = kernel.execute(task.setup, counted=False)
+    if result.status != "ok":
+        said = observe(result, max_chars=1000).text
+        raise DataError("of the task", f"the kernel could not read it again:\n{said}")
 
 
 def _status(item: Task | RecordedCell) -> str:
