@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from kernel_agent.kernel import Kernel as Kernel
     from kernel_agent.model import LiteLLM as LiteLLM
     from kernel_agent.model import Model as Model
+    from kernel_agent.resuming import continue_notebook as continue_notebook
+    from kernel_agent.resuming import fork as fork
+    from kernel_agent.resuming import resume as resume
     from kernel_agent.testing import ScriptedModel as ScriptedModel
     from kernel_agent.transcript import Transcript as Transcript
 
@@ -37,6 +40,9 @@ _MODULES = {
     "Run": "agent",
     "ScriptedModel": "testing",
     "Transcript": "transcript",
+    "continue_notebook": "resuming",
+    "fork": "resuming",
+    "resume": "resuming",
 }
 
 __all__ = [*_MODULES, "__version__"]  # noqa: PLE0604

@@ -39,6 +39,22 @@ def check_data(files: list[Path]) -> None:
             raise SettingsError(f"--data: {str(file)!r} may not be read. Check its permissions.")
 
 
+def check_file(notebook: Path) -> None:
+    """The notebook that a command looks at must be there."""
+    if not notebook.is_file():
+        raise SettingsError(f"NOTEBOOK: there is no file {str(notebook)!r}. Check the path.")
+
+
+def check_notebook(notebook: Path | None, *, in_place: bool, out: Path | None) -> None:
+    """The notebook to work on in must be there, and where the new cells go be clear."""
+    if notebook is None and in_place:
+        raise SettingsError("--in-place: there is no --notebook to write into. Name one.")
+    if in_place and out:
+        raise SettingsError("--in-place and --out exclude each other. Leave one of them out.")
+    if notebook is not None and not notebook.is_file():
+        raise SettingsError(f"--notebook: there is no file {str(notebook)!r}. Check the path.")
+
+
 def check_kernel(settings: Settings) -> None:
     """The kernel must be installed."""
     installed = installed_kernels()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -15,6 +16,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from kernel_agent.events import (
+    CellRepeated,
     CellStarted,
     Event,
     OutputReceived,
@@ -24,7 +26,10 @@ from kernel_agent.events import (
     ReplyText,
     RunFinished,
     RunStarted,
+    SnapshotTaken,
+    StateRebuilt,
     StepFinished,
+    TranscriptMoved,
 )
 from kernel_agent.observation import output_text
 from kernel_agent.region import Region
@@ -44,11 +49,12 @@ from kernel_agent.rendering import (
     tail,
     usage_text,
 )
-from kernel_agent.steps import ANSWER_MIME, Output, Step, Usage
+from kernel_agent.steps import ANSWER_MIME, Output, Rebuilt, Step, Usage
 from kernel_agent.tracebacks import error_text
 
 REASONING_LINES = 8
 TASK_LINES = 12
+MAX_NAMES = 12
 STREAM_STYLES = {"stdout": "", "stderr": "dim yellow"}
 
 
@@ -81,6 +87,7 @@ class LiveView:
         self._stream = "stdout"
         self._rest = ""
         self._shown = self._hidden = 0
+        self._skipped: set[str] = set()
 
     def __enter__(self) -> LiveView:
         return self
@@ -151,6 +158,24 @@ class LiveView:
                 self._finish_step(step)
             case RunFinished():
                 self._finish_run(event)
+            case _:
+                self._take_notice(event)
+
+    def _take_notice(self, event: Event) -> None:
+        """What is seldom told: how a resumed run gets its state, and what went wrong on disk."""
+        match event:
+            case CellRepeated(name, number, of):
+                self._phase = f"bringing the state back: {name}, {number} of {of}"
+                if not self._region:
+                    self._started = monotonic()
+                    self._open_region()
+            case StateRebuilt(rebuilt):
+                self._show_rebuilt(rebuilt)
+            case SnapshotTaken(skipped=skipped):
+                self._show_skipped(skipped)
+            case TranscriptMoved(path, reason):
+                self._path = path
+                self._note(f"The notebook is now {path}: where it was it {reason}", "yellow")
 
     def _start_run(self, event: RunStarted) -> None:
         self._started, self._path, self._steps = monotonic(), event.path, 0
@@ -160,12 +185,33 @@ class LiveView:
         self._print(Text(task, style="bold"), task)
         about = safe_text(f"{event.model} · {event.kernel}")
         self._print(Text(about, style="dim"), about)
-        if self._animated and not self._region:
+        if not self._region:
             self._open_region()
 
     def _open_region(self) -> None:
+        if not self._animated:
+            return
         self._region = Region(self._console, self._bottom)
         self._region.start()
+
+    def _show_rebuilt(self, rebuilt: Rebuilt) -> None:
+        parts = [
+            rebuilt.reason,
+            _named("Restored from the snapshot", rebuilt.restored),
+            _named("Run again", rebuilt.back),
+            _named("Lost", rebuilt.lost),
+            _named("Another output than before", rebuilt.differing),
+        ]
+        text = "\n".join(filter(None, parts)) or "There were no variables to bring back."
+        self._note(text, "yellow" if rebuilt.lost or rebuilt.differing else "dim")
+
+    def _show_skipped(self, skipped: Mapping[str, str]) -> None:
+        """Says once of each variable that no snapshot holds it."""
+        new = {name: reason for name, reason in skipped.items() if name not in self._skipped}
+        self._skipped |= new.keys()
+        if new:
+            named = "; ".join(f"{name} ({reason})" for name, reason in new.items())
+            self._note(f"{INDENT}[Not in the snapshot: {named}]", "dim", blank=False)
 
     def _show_reasoning(self, reasoning: str) -> None:
         lines = safe_text(reasoning).strip().splitlines()
@@ -324,3 +370,9 @@ class LiveView:
         options = self._console.options.update(width=width, height=None)
         lines = self._console.render_lines(shown, options, pad=False)
         return [Segments([*line, Segment.line()]) for line in lines[-height:]]
+
+
+def _named(what: str, names: Sequence[str]) -> str:
+    """The names after what they are, the first ones of many; empty without any."""
+    more = [f"… and {len(names) - MAX_NAMES} more"] if len(names) > MAX_NAMES else []
+    return f"{what}: {', '.join([*names[:MAX_NAMES], *more])}" if names else ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kernel_agent.steps import Outcome, Output, Reply, Step, Task, Usage
+from kernel_agent.steps import Outcome, Output, Rebuilt, Reply, Step, Task, Usage
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,45 @@ class StepFinished:
 
 
 @dataclass(frozen=True)
+class CellRepeated:
+    """A recorded cell, number `number` (from 1) of `of`, was run again to get the state back.
+
+    `name` is what it is called (`"step 3"`).
+    """
+
+    name: str
+    number: int
+    of: int
+
+
+@dataclass(frozen=True)
+class StateRebuilt:
+    """A resumed run's kernel holds its state again, or what `rebuilt` says of it."""
+
+    rebuilt: Rebuilt
+
+
+@dataclass(frozen=True)
+class SnapshotTaken:
+    """The variables are stored as they are after a step.
+
+    `skipped` are those that are not, by name, with the reason; `written` are the new bytes.
+    """
+
+    names: tuple[str, ...]
+    skipped: Mapping[str, str]
+    written: int
+
+
+@dataclass(frozen=True)
+class TranscriptMoved:
+    """The notebook could not be saved where it was, for this `reason`: it is at `path` now."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
 class RunFinished:
     """The run is over. `answer` is a JSON value or text, `None` without one."""
 
@@ -100,6 +139,10 @@ Event = (
     | CellStarted
     | OutputReceived
     | StepFinished
+    | CellRepeated
+    | StateRebuilt
+    | SnapshotTaken
+    | TranscriptMoved
     | RunFinished
 )
 

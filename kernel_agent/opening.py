@@ -16,8 +16,9 @@ from kernel_agent.limits import Limits
 from kernel_agent.model import Model
 from kernel_agent.observation import observe
 from kernel_agent.prompts import Prompts
-from kernel_agent.steps import Task
+from kernel_agent.steps import Rebuilt, Task
 from kernel_agent.transcript import Transcript, new_path
+from kernel_agent.transcript.paths import free_path
 
 PRELUDE = '''\
 def final_answer(value):
@@ -52,13 +53,17 @@ def begin(
     path: Path,
     limits: Limits,
     instructions: str,
+    facts: Mapping[str, Any],
+    notebook: Path | None = None,
 ) -> Transcript:
     """The transcript of a new run, not saved yet; the kernel must have been started.
 
+    `facts` are further ones for the metadata. With `notebook` it begins with the cells of that
+    notebook of the user's.
+
     Raises ModelError if the model says that it cannot be asked.
     """
-    if callable(check := getattr(model, "check", None)):
-        check()
+    check_model(model)
     there = kernel.report("packages()") or {"python": "", "packages": []}
     language = kernel.language or "python"
     system = prompts.render(
@@ -80,13 +85,25 @@ def begin(
             "name": kernel.name,
             "version": kernel.info.get("implementation_version", ""),
             "isolation": "none",
+            "packages": list(kernel.packages),
         },
         "limits": limits.about(),
+        **facts,
         "kernelspec": kernel.kernelspec,
         "language_info": kernel.info.get("language_info", {}),
     }
     prelude = PRELUDE if language == "python" else ""
+    if notebook is not None:
+        return Transcript.continuing(
+            notebook, system, path=path, cwd=kernel.cwd, prelude=prelude, about=about
+        )
     return Transcript(system, path=path, cwd=kernel.cwd, prelude=prelude, about=about)
+
+
+def check_model(model: Model) -> None:
+    """Raises ModelError if the model says that it cannot be asked."""
+    if callable(check := getattr(model, "check", None)):
+        check()
 
 
 def take_on(
@@ -97,8 +114,13 @@ def take_on(
     transcript: Transcript,
     kernel: Kernel,
     prompts: Prompts,
+    rebuilt: Rebuilt | None = None,
+    notebook: str = "",
 ) -> Task:
     """Give the kernel the data, and make the task that the model is sent.
+
+    `rebuilt` is what the model is to know of the kernel's state, `notebook` the text of the
+    user's notebook.
 
     Raises DataError if the kernel cannot read a value that it is given, or is no Python kernel.
     """
@@ -110,6 +132,9 @@ def take_on(
         "task",
         task=text.strip(),
         is_follow_up=bool(transcript.tasks),
+        rebuilt=rebuilt,
+        notebook=notebook,
+        is_attached=not kernel.is_ours,
         files=kernel.previews("files", files) or [f"{file}: {NO_PREVIEW}" for file in files],
         variables=kernel.previews("variables", list(data)),
     )
@@ -131,13 +156,21 @@ def data_file(file: str | Path, cwd: Path) -> str:
     return str(absolute.relative_to(cwd) if absolute.is_relative_to(cwd) else absolute)
 
 
-def notebook_path(task: str, *, folder: Path, out: str | Path | None) -> Path:
+def notebook_path(
+    task: str, *, folder: Path, out: str | Path | None, user_notebook: Path | None = None
+) -> Path:
     """Where the notebook of a new run goes: `out`, or a name in `folder` made from the task.
+
+    If it begins with a `user_notebook`: `out`, which may be that file, or a new name beside it.
 
     Raises TranscriptError if `out` exists.
     """
+    if user_notebook is not None and out is None:
+        return free_path(user_notebook)
     if out is None:
         return new_path(folder, task, date.today())
+    if user_notebook is not None and Path(out).exists() and user_notebook.samefile(out):
+        return Path(out)
     if os.path.lexists(out):
         raise TranscriptError(out, "it exists, and no file is overwritten. Choose another name.")
     return Path(out)

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kernel_agent.kernel import Kernel
 from kernel_agent.observation import observe
-from kernel_agent.repeating import Ask, OnDeath, Plan, RecordedCell, Repeated, plan_state, repeat
-from kernel_agent.steps import CellResult, Entry, Step, Task, UserCell
+from kernel_agent.repeating import (
+    Ask,
+    OnDeath,
+    Plan,
+    RecordedCell,
+    Repeated,
+    plan_all,
+    plan_state,
+    repeat,
+)
+from kernel_agent.steps import CellResult, Entry, Rebuilt, Task
 
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """What a kernel holds again.
-
-    `back` and `lost` are names of variables that had been there; `differing` are the names of the
-    cells (`"step 3"`) whose outputs are not what they were. `reason` says
-    why cells were not run again, or not all of them; it is empty if they were.
-    """
-
-    back: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
-    differing: tuple[str, ...] = ()
-    reason: str = ""
 
 
 def rebuild(
@@ -48,39 +42,60 @@ def rebuild(
     elif seconds > max_seconds:
         reason = f"The earlier cells were not run again, since they had taken {seconds:.0f} s."
     kernel.restart()
-    if reason:
-        _drain(repeat(kernel, _setups(plan)))
-        return _rebuilt(kernel, entries, reason=reason)
-    return restore(kernel, entries, plan=plan)
+    plan = _setups(plan) if reason else plan
+    return restore(kernel, plan, had=left_out(entries, plan), reason=reason)
 
 
 def restore(
     kernel: Kernel,
-    entries: Sequence[Entry],
-    *,
     plan: Plan,
+    *,
+    had: Iterable[str],
+    reason: str = "",
     ask: Ask | None = None,
-    tell: Callable[[Repeated], None] = lambda repeated: None,
+    tell: Callable[[Repeated], bool] = lambda repeated: True,
 ) -> Rebuilt:
-    """Execute `plan` (see `plan_state`) in a fresh `kernel`, until a cell fails to end.
+    """Execute `plan` (see `plan_state`) in a fresh `kernel`, to the end or until it cannot be.
 
-    `tell` gets every cell. Raises KernelStartError if a cell ends the kernel and it does not start
-    again.
+    `had` are names of variables that were there and that `plan` does not make. `tell` gets every
+    cell, and says whether to go on. `reason` says why `plan` is not all of it.
+    Raises KernelStartError if a cell ends the kernel and it does not start again.
     """
     differing: list[str] = []
+    lost = dict.fromkeys(had)
+    back: dict[str, None] = {}
     for repeated in repeat(kernel, plan, ask=ask):
-        tell(repeated)
-        name, was, now = repeated.cell.spoken, repeated.cell.result, repeated.result
-        failed = f"{name.capitalize()} could not be run again: {now.reason}"
+        was, now = repeated.cell.result, repeated.result
+        back |= dict.fromkeys(was.variables)
+        lost |= dict.fromkeys(name for name in was.variables if name not in now.variables)
+        goes_on = tell(repeated)
         if now.status == "died":
             kernel.restart()
-            _drain(repeat(kernel, _setups(plan)))
-            return _rebuilt(kernel, entries, reason=failed)
-        if now.status == "interrupted" and not was.stopped_by:
-            return _rebuilt(kernel, entries, differing, failed)
+            for _ in repeat(kernel, _setups(plan)):
+                pass
+        if now.status == "died" or (now.status == "interrupted" and not was.stopped_by):
+            name = repeated.cell.spoken.capitalize()
+            reason = f"{name} could not be run again: {now.reason}"
+            lost |= back | dict.fromkeys(_variables(plan))
+            break
         if not was.stopped_by and not same_outputs(was, now):
-            differing.append(name)
-    return _rebuilt(kernel, entries, differing)
+            differing.append(repeated.cell.spoken)
+        if not goes_on:
+            break
+    there = set(kernel.report("names()") or ())
+    return Rebuilt(
+        back=tuple(name for name in back if name in there),
+        lost=tuple(name for name in lost if name not in there),
+        differing=tuple(differing),
+        reason=reason,
+    )
+
+
+def left_out(entries: Iterable[Entry], plan: Plan) -> Iterable[str]:
+    """The names of the variables that cells made which are not in `plan`."""
+    planned = {item.name for item in plan if isinstance(item, RecordedCell)}
+    cells = [item for item in plan_all(entries) if isinstance(item, RecordedCell)]
+    return (name for cell in cells if cell.name not in planned for name in cell.result.variables)
 
 
 def same_outputs(one: CellResult, other: CellResult) -> bool:
@@ -93,30 +108,10 @@ def _shown(result: CellResult) -> str:
     return f"{bare.status} {_ADDRESS.sub('0x', observe(bare).text)}"
 
 
-def _rebuilt(
-    kernel: Kernel, entries: Iterable[Entry], differing: Sequence[str] = (), reason: str = ""
-) -> Rebuilt:
-    had = dict.fromkeys(name for entry in entries for name in _variables(entry))
-    there = set(kernel.report("names()") or ())
-    return Rebuilt(
-        back=tuple(name for name in had if name in there),
-        lost=tuple(name for name in had if name not in there),
-        differing=tuple(differing),
-        reason=reason,
-    )
-
-
-def _variables(entry: Entry) -> Iterable[str]:
-    match entry:
-        case Step(result=CellResult() as result) | UserCell(result=result):
-            return result.variables
-    return ()
+def _variables(plan: Plan) -> Iterable[str]:
+    cells = (item for item in plan if isinstance(item, RecordedCell))
+    return (name for cell in cells for name in cell.result.variables)
 
 
 def _setups(plan: Plan) -> list[Task | RecordedCell]:
     return [item for item in plan if isinstance(item, Task)]
-
-
-def _drain(repeated: Iterable[Repeated]) -> None:
-    for _ in repeated:
-        pass

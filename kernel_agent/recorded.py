@@ -18,7 +18,7 @@ from kernel_agent.events import (
     RunStarted,
     StepFinished,
 )
-from kernel_agent.steps import Outcome, Step, Task, Usage
+from kernel_agent.steps import CellResult, Outcome, Step, Task, Usage, UserCell
 from kernel_agent.transcript import Transcript
 from kernel_agent.transcript.cells import answer_value
 
@@ -26,20 +26,25 @@ from kernel_agent.transcript.cells import answer_value
 def transcript_events(transcript: Transcript) -> Iterator[Event]:
     """The events of a recorded run, as its listener got them but for the streaming.
 
-    A run that has no recorded end gets one that says so. Of earlier tasks of the same run only
-    the answers are recorded, not how they ended.
+    A run that has no recorded end gets one that says so. A cell of the user's has number 0.
     """
-    about = transcript.about
-    model = str(about.get("model", {}).get("name", "unknown model"))
-    kernel = str(about.get("kernel", {}).get("name", "unknown kernel"))
-    max_steps = about.get("limits", {}).get("max_steps") or len(transcript.steps)
+    model = str(_fact(transcript, "model", "name") or "unknown model")
+    kernel = str(_fact(transcript, "kernel", "name") or "unknown kernel")
+    max_steps = _fact(transcript, "limits", "max_steps")
+    max_steps = max_steps if isinstance(max_steps, int) else len(transcript.steps)
     usage, number, answer = Usage(), 0, None
+    earlier = iter(transcript.outcomes[:-1])
+    ended: Outcome | None = None
     for entry in transcript.entries:
         if isinstance(entry, Task):
-            if answer is not None:
-                yield RunFinished(Outcome("answered"), answer, usage, transcript.path)
-            number, answer = 0, None
+            if ended or answer is not None:
+                yield RunFinished(ended or Outcome("answered"), answer, usage, transcript.path)
+            number, answer, ended = 0, None, next(earlier, None)
             yield RunStarted(entry, model, kernel, transcript.path)
+            continue
+        if isinstance(entry, UserCell):
+            yield from _cell_events(0, "", entry.result)
+        if not isinstance(entry, Step):
             continue
         number += 1
         yield ReplyStarted(number, max_steps, usage)
@@ -49,6 +54,8 @@ def transcript_events(transcript: Transcript) -> Iterator[Event]:
         answer = _answer(entry)
     if transcript.pending:
         yield from _step_events(number + 1, transcript.pending)
+    if not transcript.tasks:
+        return
     outcome = transcript.outcome or Outcome(
         "failed", reason="its end is not recorded: it still goes on, or its process was killed"
     )
@@ -75,6 +82,12 @@ def _json(value: Any) -> Any:
     return value
 
 
+def _fact(transcript: Transcript, group: str, name: str) -> Any:
+    """A fact about the run; None if it is not recorded."""
+    facts = transcript.about.get(group)
+    return facts.get(name) if isinstance(facts, dict) else None
+
+
 def _answer(step: Step) -> Any:
     if step.result and step.result.answer:
         return answer_value(step.result.answer)
@@ -84,6 +97,10 @@ def _answer(step: Step) -> Any:
 def _step_events(number: int, step: Step) -> Iterator[Event]:
     yield ReplyReceived(step.reply)
     if step.result:
-        yield CellStarted(number, step.thought, step.result.source)
-        for output in step.result.outputs:
-            yield OutputReceived(output)
+        yield from _cell_events(number, step.thought, step.result)
+
+
+def _cell_events(number: int, thought: str, result: CellResult) -> Iterator[Event]:
+    yield CellStarted(number, thought, result.source)
+    for output in result.outputs:
+        yield OutputReceived(output)

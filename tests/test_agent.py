@@ -3,7 +3,9 @@
 import asyncio
 import json
 import re
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +33,7 @@ from kernel_agent.events import (
     RunFinished,
     RunStarted,
     StepFinished,
+    TranscriptMoved,
 )
 from kernel_agent.steps import Outcome, Reply, Usage
 from kernel_agent.testing import ScriptedModel
@@ -491,3 +494,50 @@ def test_every_kernel_seconds_count_is_in_the_usage(solve):
     started = time.monotonic()
     run, _ = solve(code("import time\ntime.sleep(0.2)"), "Done.")
     assert 0.2 <= run.usage.kernel_seconds <= time.monotonic() - started
+
+
+@pytest.mark.parametrize("trouble", ["another program", "a folder in its place", "read-only"])
+def test_a_run_whose_notebook_cannot_be_saved_any_more_goes_on_elsewhere(tmp_path, trouble):
+    events = []
+    path = tmp_path / "runs" / "run.ipynb"
+
+    def disturb(event):
+        events.append(event)
+        if not isinstance(event, StepFinished) or event.number != 1:
+            return
+        if trouble == "another program":
+            path.write_text("{}")
+        elif trouble == "read-only":
+            path.chmod(0o444)
+        else:
+            path.unlink()
+            path.mkdir()
+
+    model = ScriptedModel([code("x = 1"), code("x += 1"), code("final_answer(x)")])
+    with Agent(model, cwd=tmp_path, listener=disturb) as agent:
+        run = agent.run("Two?", out=path)
+    assert run.answer == 2
+    assert run.path == path.with_name("run-2.ipynb")
+    [moved] = [event for event in events if isinstance(event, TranscriptMoved)]
+    assert moved.path == run.path
+    assert Transcript.load(run.path).entries == run.transcript.entries
+    assert trouble != "another program" or path.read_text() == "{}"
+
+
+def test_a_run_that_can_be_saved_nowhere_keeps_its_transcript_in_memory(tmp_path, monkeypatch):
+    folder = tmp_path / "runs"
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
+
+    def disturb(event):
+        if isinstance(event, StepFinished):
+            shutil.rmtree(folder)
+            folder.touch()  # no folder can be made where a file is
+
+    model = ScriptedModel([code("x = 1"), code("final_answer(x)")])
+    agent = Agent(model, cwd=tmp_path, folder=folder, listener=disturb)
+    with agent, pytest.raises(TranscriptError, match="cannot be saved"):
+        agent.run("One?")
+    assert len(agent.transcript.steps) == 1
+    folder.unlink()
+    agent.transcript.save()
+    assert Transcript.load(agent.transcript.path).steps == agent.transcript.steps

@@ -91,3 +91,79 @@ def test_a_killed_run_loses_no_finished_step_and_leaves_nothing(tmp_path):
 def test_fifty_killed_runs_lose_no_finished_step_and_leave_nothing(tmp_path):
     told = kill_at_random(50, tmp_path)
     assert len(set(told)) > 5, "the moments were spread over the run"
+
+
+RESUMABLE = """
+import re, sys
+from pathlib import Path
+from kernel_agent import Agent, Transcript
+from kernel_agent.resuming import resume
+
+PARTS = 8
+
+def model(messages):
+    done = 0
+    for message in messages[2:]:
+        if message["role"] == "user" and "process ended" not in message["content"]:
+            done = max([done, *map(int, re.findall(r"part (\\d+) done", message["content"]))])
+    if done == PARTS:
+        return "Now the sum.\\n```python\\nfinal_answer(sum(parts))\\n```"
+    first = "parts = []\\n" if not done else ""
+    part = f"for i in range(10): print(i); time.sleep(0.002)\\nparts.append({done + 1})"
+    return f"```python\\nimport time\\n{first}{part}\\nprint('part {done + 1} done')\\n```"
+
+folder = Path(sys.argv[1])
+[notebook] = list(folder.glob("*.ipynb")) or [None]
+if notebook is None:
+    with Agent(model, folder=folder) as agent:
+        run = agent.run("Add up.")
+elif (done := Transcript.load(notebook)).outcome is not None:
+    assert done.outcome.status == "answered"
+    run = done
+else:
+    with resume(notebook, model=model) as agent:
+        run = agent.run()
+print("answer", run.answer)
+"""
+
+
+def start_resumable(folder: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {
+        name: str(folder) for name in ("TMPDIR", "JUPYTER_RUNTIME_DIR", "XDG_RUNTIME_DIR")
+    }
+    command = [sys.executable, "-c", RESUMABLE, str(folder / "runs")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+
+
+def answers_after_kills(count: int, folder: Path) -> list[bytes]:
+    """The answers of runs that were each killed at a random moment and then resumed."""
+
+    def answer(number: int, moment: float | None) -> bytes:
+        place = folder / str(number)
+        place.mkdir(exist_ok=True)
+        with start_resumable(place) as run:
+            if moment is not None:
+                threading.Timer(moment, run.kill).start()
+            return run.stdout.read()
+
+    started = time.monotonic()
+    undisturbed = answer(0, None)
+    whole = time.monotonic() - started
+    assert undisturbed == b"answer 36\n"
+    moments = random.Random(count)
+    answers = []
+    for number in range(1, count + 1):
+        answer(number, moments.uniform(0.3, 1.0) * whole)
+        answers.append(answer(number, None))
+    return answers
+
+
+def test_a_killed_run_that_is_resumed_ends_in_the_same_answer(tmp_path):
+    assert answers_after_kills(3, tmp_path) == [b"answer 36\n"] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_many_killed_runs_that_are_resumed_end_in_the_same_answer(tmp_path):
+    count = int(os.environ.get("KERNEL_AGENT_KILLS", "30"))
+    assert answers_after_kills(count, tmp_path) == [b"answer 36\n"] * count

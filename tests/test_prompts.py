@@ -5,9 +5,16 @@ import pytest
 
 from kernel_agent.errors import PromptError
 from kernel_agent.prompts import Prompts
-from kernel_agent.rebuilding import Rebuilt
 from kernel_agent.shipped import shipped
+from kernel_agent.steps import Rebuilt
 
+REBUILT = [
+    None,
+    Rebuilt(back=("a", "b")),
+    Rebuilt(lost=("c",), differing=("step 2", "cell a1")),
+    Rebuilt(("a",), ("b",), reason="The earlier cells were not run again."),
+    Rebuilt(restored=("a",), reason="Step 3 could not be run again."),
+]
 OPTIONS = {
     "system": {
         "language": ["python", "r"],
@@ -25,23 +32,22 @@ OPTIONS = {
         "is_follow_up": [False, True],
         "files": [[], ["File one", "File two"]],
         "variables": [[], ["x: int"]],
+        "rebuilt": REBUILT,
+        "notebook": ["", "[cell 1, code]\n1 + 1"],
+        "is_attached": [False, True],
     },
     "observation": {
         "text": ["42"],
         "unusable": ["", "It was empty."],
         "is_answer_question": [False, True],
         "answer_refused": [False, True],
-        "rebuilt": [
-            None,
-            Rebuilt(back=("a", "b")),
-            Rebuilt(lost=("c",), differing=("step 2", "cell a1")),
-            Rebuilt(("a",), ("b",), reason="The earlier cells were not run again."),
-        ],
+        "rebuilt": REBUILT,
         "language": ["python"],
         "step": [3, 19, 20],
         "max_steps": [20],
         "limit": ["", "max_steps", "max_cost", "max_tokens", "max_seconds"],
     },
+    "rebuilt": {"rebuilt": REBUILT[1:]},
 }
 
 
@@ -78,7 +84,7 @@ def test_a_missing_variable_is_an_error_that_names_file_and_variable(name):
 def test_a_users_folder_replaces_single_files(tmp_path):
     (tmp_path / "task.md").write_text("Task: {{ task }}\n")
     prompts = Prompts(tmp_path)
-    assert prompts.render("task", task="x", is_follow_up=False, files=[], variables=[]) == "Task: x"
+    assert prompts.render("task", **next(combinations("task"))) == "Task: What?"
     assert prompts.render("system", **next(combinations("system"))).startswith("You solve")
 
 
@@ -100,9 +106,8 @@ def test_the_first_line_of_an_observation_keeps_its_blanks():
 
 
 def test_text_in_a_variable_is_never_a_template():
-    text = Prompts().render(
-        "task", task="{{ secrets }} <b>", is_follow_up=False, files=[], variables=[]
-    )
+    variables = next(combinations("task")) | {"task": "{{ secrets }} <b>"}
+    text = Prompts().render("task", **variables)
     assert text == "{{ secrets }} <b>"
 
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,8 +25,15 @@ INTERRUPTED = 130
 TERMINATED = 143  # 128 + SIGTERM, as shells have it
 
 
+COMMANDS = "run demo resume fork show list diff replay export mcp doctor".split()
+"""In the order in which the help lists them: what runs, what goes on, what looks."""
+
+
 class _Commands(TyperGroup):
     """Turns our errors into one red line and an exit code; all others keep their traceback."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -48,18 +54,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Out = Annotated[Path | None, typer.Option(metavar="FILE", help="The notebook to write.")]
-Folder = Annotated[str | None, typer.Option(metavar="DIR", help="Where notebooks go.  [runs]")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone.")]
-Json = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
-Notebook = Annotated[Path, typer.Argument(help="The notebook of a run.")]
-
-
-def option(metavar: str, help: str) -> Any:
-    """An option that takes a value."""
-    # Numbers stay text here: the settings check them, alike for flags, variables and the file.
-    return typer.Option(metavar=metavar, help=help)
 
 
 def _print_version(wanted: bool) -> None:

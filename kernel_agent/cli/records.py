@@ -8,25 +8,30 @@ import os
 
 import typer
 
-from kernel_agent.cli.app import Notebook, app
-from kernel_agent.errors import SettingsError
+from kernel_agent.cli.app import app
+from kernel_agent.cli.options import Notebook
 
 
 @app.command()
 def show(notebook: Notebook) -> None:
     """Print a run from its notebook."""
-    if not notebook.is_file():
-        raise SettingsError(f"NOTEBOOK: there is no file {str(notebook)!r}. Check the path.")
+    from kernel_agent.checks import check_file
+
+    check_file(notebook)
 
     from rich.console import Console
 
     from kernel_agent.console import LiveView
     from kernel_agent.recorded import transcript_events
+    from kernel_agent.terminal import plain_text
     from kernel_agent.transcript import Transcript
 
+    transcript = Transcript.load(notebook)
     with LiveView(Console(), live=False) as view:
-        for event in transcript_events(Transcript.load(notebook)):
+        for event in transcript_events(transcript):
             view(event)
+    for problem in transcript.problems:
+        typer.secho(plain_text(str(problem)), err=True, fg="yellow")
 
 
 @app.command()

@@ -4,32 +4,48 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kernel_agent.cli.app import (
-    INTERRUPTED,
+from kernel_agent.cli.app import INTERRUPTED, app, event_listener
+from kernel_agent.cli.options import (
+    ApiBase,
+    CellTimeout,
+    Data,
     Folder,
     Json,
+    KernelName,
+    MaxChars,
+    MaxCost,
+    MaxSeconds,
+    MaxSteps,
+    MaxTokens,
+    ModelName,
     Out,
+    Packages,
+    PromptsFolder,
+    PythonPath,
     Quiet,
-    app,
-    event_listener,
     option,
+    settings_of,
 )
-from kernel_agent.errors import DataError
+from kernel_agent.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from kernel_agent.agent import Agent
     from kernel_agent.events import Listener
+    from kernel_agent.kernel import Kernel
+    from kernel_agent.model import LiteLLM
     from kernel_agent.settings import Settings
     from kernel_agent.steps import Outcome
 
 EXIT_CODES = {"answered": 0, "failed": 1, "limit": 3, "interrupted": INTERRUPTED}
+AGENT_SETTINGS = (
+    "kernel max_steps max_cost max_tokens max_seconds cell_timeout max_chars folder prompts"
+).split()
 DEMO_NOTEBOOK = "seattle-weather.ipynb"
 DEMO_DATA = "seattle-weather.csv"
 DEMO_PACE = 400.0  # characters per second: readable, and quicker than most models
@@ -45,28 +61,33 @@ kernel-agent run "Which month is the wettest?" --data weather.csv
 def run(
     task: Annotated[str, typer.Argument(help="What to do. `-` reads it from standard input.")],
     *,
-    data: Annotated[list[Path] | None, option("FILE", "A data file; can be repeated.")] = None,
-    model: Annotated[str | None, option("NAME", "The model, as litellm names it.")] = None,
-    api_base: Annotated[str | None, option("URL", "The server of the model.")] = None,
-    kernel: Annotated[str | None, option("NAME", "The Jupyter kernel.  [python3]")] = None,
-    python: Annotated[
-        str | None, option("PATH", "The Python or virtual environment to run the code in.")
+    data: Data = None,
+    model: ModelName = None,
+    api_base: ApiBase = None,
+    kernel: KernelName = None,
+    python: PythonPath = None,
+    packages: Packages = None,
+    notebook: Annotated[
+        Path | None, option("FILE", "A notebook of yours to work on in: run, and shown to it.")
     ] = None,
-    packages: Annotated[
-        list[str] | None,
-        typer.Option("--with", metavar="PACKAGE", help="A package to have; can be repeated."),
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Write into --notebook itself, not into a copy.")
+    ] = False,
+    existing: Annotated[
+        str | None, option("FILE", "The connection file of a running kernel to work in.")
     ] = None,
+    snapshot: Annotated[
+        bool, typer.Option("--snapshot", help="Store the variables after each step, for `resume`.")
+    ] = False,
     out: Out = None,
     folder: Folder = None,
-    max_steps: Annotated[str | None, option("N", "Steps at most.  [20]")] = None,
-    max_cost: Annotated[str | None, option("USD", "Cost at most.")] = None,
-    max_tokens: Annotated[str | None, option("N", "Tokens at most.")] = None,
-    max_seconds: Annotated[str | None, option("S", "Seconds at most.")] = None,
-    cell_timeout: Annotated[str | None, option("S", "Seconds a cell may take.  [120]")] = None,
-    max_chars: Annotated[
-        str | None, option("N", "Characters of a cell's output that the model sees.  [8000]")
-    ] = None,
-    prompts: Annotated[str | None, option("DIR", "Prompt files to use instead.")] = None,
+    max_steps: MaxSteps = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_seconds: MaxSeconds = None,
+    cell_timeout: CellTimeout = None,
+    max_chars: MaxChars = None,
+    prompts: PromptsFolder = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -77,37 +98,34 @@ def run(
     Exit codes: 0 answered, 1 failed, 2 a bad argument or setting, 3 a limit was reached without
     an answer, 130 interrupted.
     """
-    from kernel_agent.checks import (
-        check_data,
-        check_kernel,
-        check_place,
-        check_prompts,
-        model_choice,
-        task_text,
-    )
-    from kernel_agent.settings import config_file, load_settings
+    settings = settings_of(locals())
 
-    flags = {
-        "model": model, "api_base": api_base, "kernel": kernel, "folder": folder,
-        "max_steps": max_steps, "max_cost": max_cost, "max_tokens": max_tokens,
-        "max_seconds": max_seconds, "cell_timeout": cell_timeout, "max_chars": max_chars,
-        "prompts": prompts,
-    }  # fmt: skip
-    settings = load_settings(flags, os.environ, config_file())
-    text, files = task_text(task), data or []
-    check_data(files)
-    check_place(out, settings)
-    check_prompts(settings)
-    if not python and not packages:
-        check_kernel(settings)
-    choice = model_choice(settings)
+    from kernel_agent import checks
+
+    text, files = checks.task_text(task), data or []
+    checks.check_data(files)
+    checks.check_notebook(notebook, in_place=in_place, out=out)
+    checks.check_place(out, settings)
+    checks.check_prompts(settings)
+    own_kernel = notebook is not None and settings.sources["kernel"] == "default"
+    if not python and not packages and not existing and not own_kernel:
+        checks.check_kernel(settings)
+    choice = checks.model_choice(settings)
     if not settings.model:
         typer.echo(f"Using {choice.model}: {choice.why}. --model chooses another.", err=True)
-    with (
-        event_listener(quiet=quiet, json=json) as listener,
-        _agent(choice.model, settings, listener, python, packages or []) as agent,
-    ):
-        _run(agent, text, files, out, quiet=quiet)
+    asked = prepared_model(choice.model, settings)
+    with event_listener(quiet=quiet, json=json) as listener:
+        options = agent_options(settings, listener) | {
+            "python": python,
+            "packages": packages or [],
+            "snapshot": snapshot,
+        }
+        if existing:
+            options |= {"kernel": _attached(existing, python, packages)}
+        elif own_kernel:
+            del options["kernel"]
+        with _agent(asked, options, notebook) as agent:
+            run_task(agent, text, files, notebook if in_place else out, quiet=quiet)
 
 
 @app.command()
@@ -116,10 +134,9 @@ def demo(
 ) -> None:
     """Show a run with scripted replies: it needs no model."""
     from kernel_agent.checks import check_place
-    from kernel_agent.settings import config_file, load_settings
     from kernel_agent.shipped import shipped
 
-    settings = load_settings({"folder": folder}, os.environ, config_file())
+    settings = settings_of({"folder": folder})
     check_place(out, settings)
     weather = _weather_file(settings.folder)
 
@@ -137,49 +154,57 @@ def demo(
         # The replies name the file without a folder: where it lies differs between machines.
         Agent(model, cwd=weather.parent, folder=settings.folder, listener=listener) as agent,
     ):
-        _run(agent, recorded.tasks[0].text, [weather], out, quiet=quiet)
+        run_task(agent, recorded.tasks[0].text, [weather], out, quiet=quiet)
 
 
-def _agent(
-    name: str,
-    settings: Settings,
-    listener: Listener | None,
-    python: str | None,
-    packages: list[str],
-) -> Agent:
+def prepared_model(name: str, settings: Settings) -> LiteLLM:
+    """The model, whose library loads from now on: that takes seconds, all else goes on beside."""
     from kernel_agent.model import LiteLLM
 
     parameters: dict[str, Any] = {"api_base": settings.api_base} if settings.api_base else {}
     model = LiteLLM(name, **parameters)
-    model.prepare()  # it takes seconds: everything else goes on beside it
-
-    from kernel_agent.agent import Agent
-
-    return Agent(
-        model,
-        kernel=settings.kernel,
-        python=python,
-        packages=packages,
-        on_progress=lambda line: typer.echo(line, err=True),
-        max_steps=settings.max_steps,
-        max_cost=settings.max_cost,
-        max_tokens=settings.max_tokens,
-        max_seconds=settings.max_seconds,
-        cell_timeout=settings.cell_timeout,
-        max_chars=settings.max_chars,
-        folder=settings.folder,
-        prompts=settings.prompts,
-        listener=listener,
-        ask_user=getattr(listener, "ask", None) if sys.stdin.isatty() else None,
-    )
+    model.prepare()
+    return model
 
 
-def _run(agent: Agent, task: str, files: list[Path], out: Path | None, *, quiet: bool) -> None:
-    """Runs the task and leaves with the exit code of its outcome."""
+def agent_options(settings: Settings, listener: Listener | None) -> dict[str, Any]:
+    """The options of an agent that the settings and the terminal say."""
+    return {
+        **{name: getattr(settings, name) for name in AGENT_SETTINGS},
+        "on_progress": lambda line: typer.echo(line, err=True),
+        "listener": listener,
+        "ask_user": getattr(listener, "ask", None) if sys.stdin.isatty() else None,
+    }
+
+
+def run_task(
+    agent: Agent, task: str | None, files: list[Path], out: Path | None, *, quiet: bool
+) -> None:
+    """Runs the task, or goes on without one, and leaves with the exit code of the outcome."""
     done = agent.run(task, files=files, out=out)
     if quiet:
         _print_answer(done.answer, done.outcome, done.path)
     raise typer.Exit(EXIT_CODES[done.outcome.status])
+
+
+def _agent(model: LiteLLM, options: dict[str, Any], notebook: Path | None) -> Agent:
+    if notebook is not None:
+        from kernel_agent.resuming import continue_notebook
+
+        return continue_notebook(notebook, model, **options)
+
+    from kernel_agent.agent import Agent
+
+    return Agent(model, **options)
+
+
+def _attached(existing: str, python: str | None, packages: list[str] | None) -> Kernel:
+    if python or packages:
+        raise SettingsError("--existing is a kernel that runs already: leave --python and --with.")
+
+    from kernel_agent.kernel import Kernel
+
+    return Kernel.attach(existing)
 
 
 def _print_answer(answer: Any, outcome: Outcome, path: Path | None) -> None:

@@ -1,0 +1,56 @@
+"""The options that several commands have."""
+
+# ruff: noqa: PLC0415 - every command imports what it needs: `--help` must not wait for it.
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from kernel_agent.settings import Settings
+
+
+def option(metavar: str, help: str, *names: str) -> Any:
+    """An option that takes a value."""
+    # Numbers stay text here: the settings check them, alike for flags, variables and the file.
+    return typer.Option(*names, metavar=metavar, help=help)
+
+
+Notebook = Annotated[Path, typer.Argument(help="The notebook of a run.")]
+Data = Annotated[list[Path] | None, option("FILE", "A data file; can be repeated.")]
+ModelName = Annotated[str | None, option("NAME", "The model, as litellm names it.")]
+ApiBase = Annotated[str | None, option("URL", "The server of the model.")]
+KernelName = Annotated[str | None, option("NAME", "The Jupyter kernel.  [python3]")]
+PythonPath = Annotated[
+    str | None, option("PATH", "The Python or virtual environment to run the code in.")
+]
+Packages = Annotated[
+    list[str] | None, option("PACKAGE", "A package to have; can be repeated.", "--with")
+]
+Out = Annotated[Path | None, option("FILE", "The notebook to write.")]
+Folder = Annotated[str | None, option("DIR", "Where notebooks go.  [runs]")]
+MaxSteps = Annotated[str | None, option("N", "Steps at most.  [20]")]
+MaxCost = Annotated[str | None, option("USD", "Cost at most.")]
+MaxTokens = Annotated[str | None, option("N", "Tokens at most.")]
+MaxSeconds = Annotated[str | None, option("S", "Seconds at most.")]
+CellTimeout = Annotated[str | None, option("S", "Seconds a cell may take.  [120]")]
+MaxChars = Annotated[
+    str | None, option("N", "Characters of a cell's output that the model sees.  [8000]")
+]
+PromptsFolder = Annotated[str | None, option("DIR", "Prompt files to use instead.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone.")]
+Json = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Execute it without asking.")]
+
+
+def settings_of(flags: Mapping[str, Any]) -> Settings:
+    """The settings in force, where `flags` has those that a command was given, by name."""
+    from kernel_agent.settings import NAMES, config_file, load_settings
+
+    known = {name: flags[name] for name in NAMES if name in flags}
+    return load_settings(known, os.environ, config_file())

@@ -1,0 +1,45 @@
+"""When a task is over: what its last reply was, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
+from kernel_agent.steps import Limit, Outcome, Reply, Step
+
+
+def is_answer(steps: Sequence[Step]) -> bool:
+    """Whether a reply without code after `steps` of a task is its answer.
+
+    It is once code has run, or if such a reply was asked about just before.
+    """
+    has_run = any(step.result for step in steps)
+    was_asked = bool(steps) and steps[-1].result is None and bool(steps[-1].thought)
+    return has_run or was_asked
+
+
+def closing_step(reply: Reply, *, language: str) -> Step:
+    """The last reply, which a limit asked for: its text is the answer, its code is not run."""
+    match read_reply(reply, language=language):
+        case RunCode(thought, _, said):
+            return Step(reply, said, thought)
+        case Answer(text, said):
+            return Step(reply, said, text)
+        case Unusable(_, said):
+            return Step(reply, said)
+
+
+def outcome_of(step: Step, limit: Limit | None, *, death_ends: bool) -> Outcome | None:
+    """How the task ends with `step`, or None if it goes on.
+
+    `limit` is the one that was reached before; `death_ends` whether a dead kernel ends the run.
+    """
+    if limit is not None:
+        return Outcome("answered" if step.thought.strip() else "limit", limit)
+    if step.observation is None:
+        return Outcome("answered")
+    if step.result and step.result.status == "died" and death_ends:
+        return Outcome("failed", reason=step.result.reason)
+    if step.result and step.result.status == "ok" and step.result.answer:
+        return Outcome("answered")
+    return None
