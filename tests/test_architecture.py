@@ -10,21 +10,25 @@ PACKAGE = Path(__file__).parent.parent / "kernel_agent"
 ROWS = [
     {"__main__"},
     {"cli"},
-    {"checks", "console", "doctor"},
-    {"recorded", "providers", "rendering", "region"},
+    {"checks", "console", "diff_page", "diff_view", "doctor", "replay_view"},
+    {"differences", "junit", "providers", "rendering", "region"},
+    {"exporting", "listing", "recorded"},
     {"settings"},
-    {"agent"},
-    {"asking", "opening", "rebuilding"},
+    {"replay", "resuming"},
+    {"agent", "rewriting"},
+    {"loop", "opening"},
+    {"asking", "catching_up", "keeping", "user_notebook"},
+    {"ending", "rebuilding", "stored_state"},
     {"repeating"},
     {"kernel", "model", "transcript", "testing", "data"},
-    {"reply", "observation", "prompts", "limits", "model_errors", "model_loading"},
+    {"comparing", "reply", "observation", "prompts", "limits", "model_errors", "model_loading"},
     {"blocks", "tracebacks", "events"},
     {"syntax", "terminal", "model_secrets"},
     {"steps", "errors", "shipped", "ctrl_c"},
 ]
 
 ONLY_IN = {
-    "rich": {"cli", "console", "rendering", "region"},
+    "rich": {"cli", "console", "diff_view", "rendering", "region", "replay_view"},
     "typer": {"cli"},
     "litellm": {"model", "model_errors", "model_loading"},
     "openai": {"model_errors"},
@@ -33,6 +37,7 @@ ONLY_IN = {
     "jupyter_client": {"kernel"},
     "zmq": {"kernel"},
     "jinja2": {"prompts"},
+    "nbconvert": {"exporting"},
 }
 
 
