@@ -12,6 +12,7 @@ from typing import Any, Self
 from kernel_agent.catching_up import bring_back, check_can_go_on, interrupted, is_worth_telling
 from kernel_agent.ctrl_c import first_ctrl_c
 from kernel_agent.data import check_names
+from kernel_agent.ending import outcome_of
 from kernel_agent.errors import SettingsError
 from kernel_agent.events import Listener, RunStarted, StateRebuilt
 from kernel_agent.keeping import keep
@@ -177,6 +178,9 @@ class Agent:
         check_names(data)
         paths = [data_file(file, self._loop.kernel.cwd) for file in files]
         if self.transcript is not None:
+            if task is None and (outcome := self._unrecorded_outcome(self.transcript)):
+                self.transcript.finish(outcome)
+                return self._result(self.transcript)
             check_can_go_on(self.transcript, task)
         if callable(prepare := getattr(self._loop.model, "prepare", None)):
             prepare()
@@ -192,6 +196,14 @@ class Agent:
     def steps(self, transcript: Transcript) -> Iterator[Step]:
         """Drive `transcript` on, one step at a time, until its last task has an outcome."""
         return self._loop.steps(transcript)
+
+    def _unrecorded_outcome(self, transcript: Transcript) -> Outcome | None:
+        """How a run ended whose process was killed before it could write that down."""
+        steps = transcript.task_steps
+        if transcript.outcome is not None or transcript.pending or not steps:
+            return None
+        limit = self.limits.reached(steps[:-1])
+        return outcome_of(steps[-1], limit, death_ends=self._loop.on_death == "stop")
 
     def _begun(self, task: str, out: str | Path | None) -> Transcript:
         """The transcript, of a new run if there is none yet; the kernel is started."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from kernel_agent.ending import outcome_of
 from kernel_agent.errors import SettingsError, TranscriptError
 from kernel_agent.events import CellRepeated, Listener
 from kernel_agent.kernel import Kernel
@@ -33,8 +32,10 @@ def check_can_go_on(transcript: Transcript, task: str | None) -> None:
     if not transcript.tasks or not transcript.system:
         said = "; ".join(map(str, transcript.problems)) or "it holds no task of a run"
         raise TranscriptError(path, f"cannot be gone on with: {said}.")
-    if task is None and (ended := _how_it_ended(transcript)):
-        raise SettingsError(f"The run in {str(path)!r} has ended: {ended}. Give it a new task.")
+    outcome = transcript.outcome
+    is_over = outcome is not None and outcome.status in ("answered", "limit")
+    if task is None and is_over and not transcript.pending:
+        raise SettingsError(f"The run in {str(path)!r} has ended: {outcome}. Give it a new task.")
 
 
 def interrupted(pending: Step) -> Step:
@@ -47,18 +48,6 @@ def interrupted(pending: Step) -> Step:
 def is_worth_telling(rebuilt: Rebuilt | None) -> bool:
     """Whether the model should hear of it: only what is not as it was."""
     return rebuilt is not None and bool(rebuilt.lost or rebuilt.differing or rebuilt.reason)
-
-
-def _how_it_ended(transcript: Transcript) -> str:
-    """In words, if nothing is left to be done for the last task; empty otherwise."""
-    if transcript.pending:
-        return ""
-    outcome = transcript.outcome
-    if outcome is not None and outcome.status in ("answered", "limit"):
-        return str(outcome)
-    steps: Sequence[Step] = transcript.task_steps
-    over = outcome_of(steps[-1], None, death_ends=False) if steps else None
-    return str(over) if over else ""
 
 
 def bring_back(

@@ -179,6 +179,18 @@ def test_a_run_that_has_ended_wants_a_new_task(record):
     assert notebook.read_bytes() == before
 
 
+def test_a_run_that_was_killed_before_its_end_was_recorded_has_its_answer(record):
+    notebook = record(code("final_answer(7)"))
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    content["metadata"]["kernel_agent"]["run"] |= {"outcome": None, "outcomes": [None]}
+    content["cells"].pop()
+    notebook.write_text(json.dumps(content), encoding="utf-8")
+    with resume(notebook, model=ScriptedModel([])) as agent:
+        run = agent.run()
+    assert (run.answer, run.outcome) == (7, Outcome("answered"))
+    assert Transcript.load(notebook).outcome == Outcome("answered")
+
+
 def test_a_fork_goes_another_way_and_leaves_the_old_notebook_as_it_is(record):
     notebook = record(code("x = 1"), code("x = 2"), code("final_answer(x)"))
     before = notebook.read_bytes()
