@@ -47,6 +47,7 @@ class AttachedProcess:
     """
 
     is_ours = False
+    shared_folder = None
 
     def __init__(self, connection_file: str | Path) -> None:
         self.name, self._file = _read(connection_file)

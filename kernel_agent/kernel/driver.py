@@ -10,18 +10,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kernel_agent.errors import DeadKernelError, KernelBusyError, KernelStartError
+from kernel_agent.errors import DeadKernelError, KernelBusyError, KernelError, KernelStartError
 from kernel_agent.kernel.attached import AttachedProcess
 from kernel_agent.kernel.bounded import MAX_CHARS
 from kernel_agent.kernel.connection import Connection
 from kernel_agent.kernel.environments import Environment
 from kernel_agent.kernel.execution import Execution, Watcher
+from kernel_agent.kernel.offering import BORDER_SOURCES, TAKE_AWAY, Offering
+from kernel_agent.kernel.offering import MODULE as CALLING
+from kernel_agent.kernel.offering import SOURCES as CALLING_SOURCES
 from kernel_agent.kernel.process import KernelProcess, Process
+from kernel_agent.kernel.serving import Offer, Serve
 from kernel_agent.kernel.snapshots import Restored, Snapshot, Work, restoring, saving
 from kernel_agent.steps import CellResult, Output
 
 INFO_SECONDS = 0.15  # how often a starting kernel is asked whether it is there
 SHUTDOWN_SECONDS = 1.0  # how long a kernel may take to end by itself
+MAX_CALLS = 256  # of functions of the host, in one cell
 REPORT_SECONDS = 10.0  # how long a question to our own source in the kernel may take
 INSIDE = "kernel_agent_inside"
 PREVIEW = "kernel_agent_preview"
@@ -71,6 +76,7 @@ class Kernel:
         self._executing = threading.Lock()
         self._interrupted = False
         self._has_inside = False
+        self._offering = Offering()
 
     @classmethod
     def attach(cls, connection_file: str | Path, *, start_timeout: float = 60.0) -> Self:
@@ -143,11 +149,14 @@ class Kernel:
         """Let the kernel end, within a second or by force; safe to call twice."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            if self._offering.is_installed and not self._process.is_ours:
+                self._take_offers_away(connection)
             if self._process.is_ours and self._process.is_alive():
                 connection.send("control", "shutdown_request", {"restart": False})
                 self._wait_for_end()
             connection.close()
         self._process.close()
+        self._offering.close()
 
     def interrupt(self) -> None:
         """Stop the running cell: returns at once, and `execute` soon after."""
@@ -163,6 +172,8 @@ class Kernel:
         listen: Callable[[Output], None] | None = None,
         progress: Callable[[tuple[Output, ...]], None] | None = None,
         ask: Callable[[str, bool], str] | None = None,
+        serve: Serve | None = None,
+        max_calls: int = MAX_CALLS,
         counted: bool = True,
     ) -> CellResult:
         """Execute one cell and return what it did; what the code does never raises here.
@@ -172,7 +183,8 @@ class Kernel:
         stream the new text only; `progress` gets all outputs so far, at most twice a second while
         they grow. `ask` answers the cell's `input()` and `getpass()`: it gets the prompt and
         whether it is for a password, and its time does not count; without it they raise at once.
-        A cell that is not `counted` leaves the execution count alone.
+        `serve` carries out the calls of functions that were offered, `max_calls` at most, and
+        their time does count. A cell that is not `counted` leaves the execution count alone.
 
         Raises DeadKernelError if the kernel was not started, KernelBusyError if it was attached to
         and somebody else's code runs in it.
@@ -180,10 +192,13 @@ class Kernel:
         with self._executing:
             started = time.time()
             self._interrupted = False
-            watcher = Watcher(lambda: self._interrupted, listen, progress, ask)
+            serving = serve and self._offering.serving(serve, max_calls, self._live().wake)
+            watcher = Watcher(lambda: self._interrupted, listen, progress, ask, serving)
             execution = self._execution(watcher)
             self._process.check_free()
             request = self._request(source, counted=counted)
+            if serving:
+                request |= serving.marker
             execution.run({**request, "allow_stdin": ask is not None}, timeout)
             report = self._changes(execution)
         shadowed = SHADOWED if report.get("shadowed") else ""
@@ -198,7 +213,63 @@ class Kernel:
             variables=report.get("changed", {}),
             stopped_by=execution.stopped_by,
             inputs=tuple(execution.inputs),
+            tool_calls=serving.calls if serving else (),
         )
+
+    @property
+    def border_folder(self) -> Path | None:
+        """Where large values of calls lie as files until `shutdown`.
+
+        None if kernel and host share no such folder: then they are inside the encoded values.
+        """
+        return self._offering.folder
+
+    @property
+    def answer_folder(self) -> Path | None:
+        """Where large values of answers lie as files until `shutdown`; None if there is none."""
+        return self._process.shared_folder
+
+    def offer(self, offers: Mapping[str, Offer]) -> None:
+        """Let the code call functions of the host, by name, in place of those of before.
+
+        They are there at once, or from the start on, and after every restart; `{}` takes them
+        away. `execute(serve=...)` answers the calls.
+
+        Raises ValueError for a stub that does not fit its name, KernelError if the kernel cannot
+        have functions of the host.
+        """
+        self._offering.change(offers)
+        if self._connection is not None:
+            self._process.check_free()
+            self._install_offers()
+
+    def _carry(self) -> None:
+        """Give the kernel the codec of answers: as text, since few answers need it."""
+        sources = {module: _source(file) for module, file in BORDER_SOURCES.items()}
+        folder = str(self.answer_folder) if self.answer_folder else None
+        self.report(f"carry({sources!r}, {folder!r})")
+
+    def _install_offers(self) -> None:
+        if not self._offering.offers and not self._offering.is_installed:
+            return
+        problem = "only a Python kernel can call them"
+        if self._has_inside:
+            self._install({module: _source(file) for module, file in CALLING_SOURCES.items()})
+            problem = self._offering.install(lambda call: self.report(call, module=CALLING))
+        if problem:
+            names = ", ".join(self._offering.offers)
+            raise KernelError(f"Kernel {self.name!r} was not offered {names}: {problem}.")
+
+    def _take_offers_away(self, connection: Connection) -> None:
+        """Leave a kernel of somebody else as it was; if it is busy just now, soon after."""
+        request = {**self._request(TAKE_AWAY), "silent": True, "user_expressions": {}}
+        sent = connection.send("shell", "execute_request", request)
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        while (remaining := deadline - time.monotonic()) > 0:
+            message = connection.receive(remaining)
+            is_reply = message and message["header"]["msg_type"] == "execute_reply"
+            if message and is_reply and message["parent_header"].get("msg_id") == sent:
+                return
 
     def report(self, expression: str, *, module: str = INSIDE) -> Any:
         """What `expression` gives in a module of ours inside the kernel: a JSON value.
@@ -274,12 +345,15 @@ class Kernel:
             is_python = self.language == "python"
             inside = {INSIDE: _source("inside.py"), FIGURES: _source("figures.py")}
             self._has_inside = is_python and self._install(inside)
+            if self._has_inside:
+                self._carry()
             if self._has_inside and self._process.is_ours:
                 mended = {DYING: "dying.py", INTERRUPTIBLE: "interruptible.py"}
                 self._install({module: _source(file) for module, file in mended.items()})
                 publishing = {FITTING: _source("fitting.py"), PUBLISHING: _source("publishing.py")}
                 if self._install(publishing, then=f"install({MAX_CHARS // 2})"):
                     connection.limit_queue()
+            self._install_offers()
             self._check_alive()
         except BaseException:
             self.shutdown()
@@ -360,7 +434,7 @@ class Kernel:
 
 
 def _source(file: str) -> str:
-    return Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return (Path(__file__).parent / file).read_text(encoding="utf-8")
 
 
 def _inside(expression: str, module: str) -> str:

@@ -11,6 +11,7 @@ from kernel_agent.kernel.connection import Connection, KernelMessage
 from kernel_agent.kernel.interrupting import KILL, Ladder
 from kernel_agent.kernel.outputs import OUTPUT_TYPES, CellOutputs
 from kernel_agent.kernel.process import Process
+from kernel_agent.kernel.serving import MAGIC, Serving
 from kernel_agent.steps import CellStatus, Output
 
 POLL_SECONDS = 0.1  # how soon a death is noticed when no message comes
@@ -30,13 +31,15 @@ class Watcher:
 
     `interrupted` tells whether someone wants it stopped; `listen` gets each new output, `progress`
     all outputs so far, every half second while they grow; `ask` answers the cell's `input()` and
-    `getpass()`: it gets the prompt and whether what is typed is a password.
+    `getpass()`: it gets the prompt and whether what is typed is a password; `serving` has the
+    calls of functions of the host carried out.
     """
 
     interrupted: Callable[[], bool] = lambda: False
     listen: Callable[[Output], None] | None = None
     progress: Callable[[tuple[Output, ...]], None] | None = None
     ask: Callable[[str, bool], str] | None = None
+    serving: Serving | None = None
 
 
 class Execution:
@@ -94,7 +97,8 @@ class Execution:
             message = self._connection.receive(self._patience(started, timeout))
             if message is not None:
                 self._take(message)
-            elif not self._process.is_alive():
+            has_answered = self._answer_calls()
+            if message is None and not has_answered and not self._process.is_alive():
                 self._take_the_rest()
                 self._died(f"The kernel died, {self._process.exit_reason()}.")
                 break
@@ -104,6 +108,8 @@ class Execution:
             if wanted and not self._is_over():
                 self._stop(timeout if timed_out else None)
             self._show_progress()
+        if self._watcher.serving is not None:
+            self._watcher.serving.close("the cell is over.")
         self._conclude()
         self.seconds = time.monotonic() - started
 
@@ -152,8 +158,18 @@ class Execution:
         elif message["channel"] == "shell" and kind == "execute_reply" and is_ours:
             self.reply = message["content"]
             self._connection.executed[self._msg_id] = self.reply.get("execution_count", 0)
+        elif kind == "input_request" and _is_call(message):
+            if self._watcher.serving is not None:
+                self._watcher.serving.take(message["content"]["prompt"])
         elif kind == "input_request" and is_ours:
             self._ask(message)
+
+    def _answer_calls(self) -> bool:
+        """Send what there is to say to calls of the host's functions, and tell whether."""
+        if self._watcher.serving is None or not (text := self._watcher.serving.answer()):
+            return False
+        self._connection.send("stdin", "input_reply", {"value": text})
+        return True
 
     def _ask(self, message: KernelMessage) -> None:
         """Let the user answer `input()`; the time that takes is not the cell's."""
@@ -199,7 +215,10 @@ class Execution:
             self.reason = f"The cell was interrupted {after}."
         if self._is_ending():
             self._ladder.settle()
-        if not self._ladder.climb():
+        is_stoppable = self._ladder.climb()
+        if self._watcher.serving is not None:
+            self._watcher.serving.close(self.reason)  # else the cell waits for its threads' calls
+        if not is_stoppable:
             self._process.end()
             self._take_the_rest()
             self.status = "died"
@@ -261,3 +280,8 @@ class Execution:
             self._watcher.progress(self.outputs.all())
             self._shown_at, self._has_news = time.monotonic(), False
             self._showing_seconds = self._shown_at - now
+
+
+def _is_call(message: KernelMessage) -> bool:
+    """Whether it is a letter about calls, and no `input()`."""
+    return str(message["content"].get("prompt", "")).startswith(MAGIC)

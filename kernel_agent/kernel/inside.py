@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +26,10 @@ DATA_PACKAGES = (
 ).split()
 NOT_DATA = frozenset(["module", "type", "function", "builtin_function_or_method"])
 MAX_NAMES = 200
+# Characters of an answer in its message: other forms stand beside it, and there is room for 5
+# million. What does not fit is left out there, and an answer must not be.
+MAX_ANSWER = 1_000_000
+MAX_ANSWER_TEXT = 100_000
 MAX_LITERAL = 60
 
 
@@ -38,14 +43,57 @@ def final_answer(value: Any) -> None:
 
 
 def _answer(value: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """The value as JSON; else encoded, or as the picture among its forms, and with its text."""
     plain = _plain(value)
     try:
+        written = json.dumps(plain, allow_nan=False)
         # Equal after a round trip, or it is no JSON value: integer keys are not.
-        if json.loads(json.dumps(plain, allow_nan=False)) == plain:
+        if len(written) <= MAX_ANSWER and json.loads(written) == plain:
             return {"value": plain}
     except (TypeError, ValueError, RecursionError):
         pass
-    return {"text": data.get("text/plain", type(value).__name__)}
+    text = str(data.get("text/plain", type(value).__name__))
+    if len(text) > MAX_ANSWER_TEXT:
+        text = f"{text[:MAX_ANSWER_TEXT]}\n… of {len(text):,} characters"
+    if _is_picture(value) and len(data.get("image/png", "")) in range(1, MAX_ANSWER):
+        return {"shown": "image/png", "text": text}
+    encoded = _encoded(value)
+    return {"text": text} if encoded is None else {"encoded": encoded, "text": text}
+
+
+def carry(sources: dict[str, str], folder: str | None) -> bool:
+    """Keep the `sources` of the codec, by module, until an answer needs it: it takes a while.
+
+    Large values go into `folder`, where the host finds them.
+    """
+    _carried.update(sources=sources, folder=folder)
+    return True
+
+
+_carried: dict[str, Any] = {"sources": {}, "folder": None}
+
+
+def _encoded(value: Any) -> Any:
+    """`value` as the codec has it, None if it cannot be encoded or takes too much room."""
+    folder = Path(_carried["folder"]) if _carried["folder"] else None
+    if folder is not None and not folder.is_dir():
+        folder = None
+    if folder is None and sys.getsizeof(value) > 2 * MAX_ANSWER:
+        return None
+    try:
+        for name, source in _carried["sources"].items():
+            if name not in sys.modules:
+                sys.modules[name] = ModuleType(name)
+                exec(compile(source, name, "exec"), vars(sys.modules[name]))
+        encoded = sys.modules["kernel_agent_border"].encode(value, folder=folder, name="answer")
+        return encoded if len(json.dumps(encoded, allow_nan=False)) <= MAX_ANSWER else None
+    except Exception:  # of whatever library: the text is an answer too
+        return None
+
+
+def _is_picture(value: Any) -> bool:
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(value).__mro__}
+    return not kinds.isdisjoint([("PIL", "Image"), ("matplotlib", "Figure")])
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ Shipped there as text like `inside.py`; it needs pandas only for what pandas rea
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 from contextlib import suppress
@@ -15,11 +16,13 @@ from IPython import get_ipython
 
 MAX_BYTES = 30_000_000  # a file up to this size is read whole, of a larger one the beginning
 HEAD_ROWS = 20_000
+MANY_ROWS = 200_000  # a longer column is not counted whole
 MAX_COLUMNS = 60
 MAX_VALUE = 40
 FEW = 8  # distinct texts that are all listed
 OFTEN = 20  # a text that stands in more than one row of so many is named
 MAX_TEXT = 1_000
+CONTAINERS = (list, tuple, dict, set, frozenset)
 
 
 def files(paths: list[str]) -> list[str]:
@@ -128,27 +131,78 @@ def _excel(path: str) -> str:
 
 def _variable(name: str, value: Any) -> str:
     kind = type(value)
-    root = kind.__module__.partition(".")[0]
-    if root == "pandas" and kind.__name__ == "DataFrame":
+    names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
+    if ("pandas", "DataFrame") in names:
         shape = f"{value.shape[0]:,} rows × {value.shape[1]} columns"
-        return f"{name}: DataFrame, {shape}\n{_columns(value)}"
-    if root == "pandas" and kind.__name__ == "Series":
-        return f"{name}: Series of {len(value):,} values\n{_columns(value.to_frame())}"
-    if root == "numpy" and kind.__name__ == "ndarray":
+        return f"{name}: DataFrame, {shape}{_index(value.index)}\n{_columns(value)}"
+    if ("pandas", "Series") in names:
+        head = f"{name}: Series of {len(value):,} values{_index(value.index)}"
+        return f"{head}\n{_columns(value.to_frame())}"
+    if ("polars", "DataFrame") in names or ("pyarrow", "Table") in names:
+        library = next(library for library, _ in names if library in ("polars", "pyarrow"))
+        shape = f"{value.shape[0]:,} rows × {value.shape[1]} columns"
+        return f"{name}: {library} {kind.__name__}, {shape}\n{_other_columns(value)}"
+    if ("polars", "Series") in names:
+        head = f"{name}: polars Series of {len(value):,} values"
+        return f"{head}\n{_other_columns(value.to_frame())}"
+    if ("numpy", "ndarray") in names:
         return f"{name}: numpy array, shape {value.shape}, {value.dtype}"
+    if ("PIL", "Image") in names:
+        return f"{name}: PIL image, {value.width}×{value.height} pixels, mode {value.mode}"
+    if isinstance(value, (str, bytes)) and len(value) > MAX_TEXT:
+        unit = "characters" if isinstance(value, str) else "bytes"
+        return f"{name}: {kind.__name__} of {len(value):,} {unit}, begins {value[:MAX_TEXT]!r} …"
+    length = f" ({len(value):,} items)" if isinstance(value, CONTAINERS) else ""
+    return f"{name}: {kind.__name__}{length} = {_beginning(value)}"
+
+
+def _beginning(value: Any) -> str:
+    """What `repr` gives, of large containers only for the first items."""
+    if isinstance(value, CONTAINERS) and len(value) > MAX_TEXT:
+        head = itertools.islice(value.items() if isinstance(value, dict) else value, MAX_TEXT)
+        value = dict(head) if isinstance(value, dict) else list(head)
+        return f"{repr(value)[:MAX_TEXT]} …"
     text = repr(value)
-    length = f" ({len(value):,} items)" if isinstance(value, (list, tuple, dict, set)) else ""
-    shown = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + f" … ({len(text):,} characters)"
-    return f"{name}: {kind.__name__}{length} = {shown}"
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + f" … ({len(text):,} characters)"
+
+
+def _index(index: Any) -> str:
+    """What the index is, unless it only counts the rows."""
+    if type(index).__name__ == "RangeIndex" and index.name is None:
+        return ""
+    names = ", ".join("unnamed" if name is None else _quoted(name) for name in index.names)
+    first = f", first {_value(index[0])}" if len(index) else ""
+    kind = type(index).__name__ if type(index).__name__ != "Index" else f"Index of {index.dtype}"
+    return f"; index {names}: {kind}{first}"
+
+
+def _other_columns(table: Any) -> str:
+    """A line per column of a polars or pyarrow table: name, type, missing values, first rows."""
+    lines = []
+    is_arrow = hasattr(table, "column_names")
+    names = list(table.column_names if is_arrow else table.columns)
+    for position, name in enumerate(names[:MAX_COLUMNS]):
+        column = table.column(position) if is_arrow else table.to_series(position)
+        missing = column.null_count if is_arrow else column.null_count()
+        first = column.slice(0, 3)
+        rows = ", ".join(map(_value, first.to_pylist() if is_arrow else first.to_list()))
+        said = f"{missing} missing" if missing else "none missing"
+        kind = column.type if is_arrow else column.dtype
+        lines.append(f"- {_quoted(name)}: {kind}, {said}; first rows: {rows}")
+    return "\n".join([*lines, *_more_columns(names)])
 
 
 def _columns(table: Any) -> str:
     """A line per column: quoted name, type, missing values, range or variety, first rows."""
     lines = [_column(table, position) for position in range(min(table.shape[1], MAX_COLUMNS))]
-    if (rest := table.columns[MAX_COLUMNS:]).size:
-        names = ", ".join(_quoted(name) for name in rest)
-        lines.append(f"- and {len(rest)} more columns: {names[:MAX_TEXT]}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_more_columns(list(table.columns))])
+
+
+def _more_columns(names: list[Any]) -> list[str]:
+    """A line on the columns that have none of their own, if there are such."""
+    rest = names[MAX_COLUMNS:]
+    shown = ", ".join(map(_quoted, rest))[:MAX_TEXT]
+    return [f"- and {len(rest)} more columns: {shown}"] if rest else []
 
 
 def _column(table: Any, position: int) -> str:
@@ -162,7 +216,16 @@ def _column(table: Any, position: int) -> str:
 
 
 def _variety(column: Any, *, numeric: bool) -> list[str]:
-    """Which values there are: all of a few with their counts, else the range and the number."""
+    """Which values there are: all of a few with their counts, else the range and the number.
+
+    Of a long column of numbers only the range: to count them takes seconds.
+    """
+    if len(column) > MANY_ROWS and numeric:
+        extent = f"{_value(column.min())} to {_value(column.max())}"
+        return [extent] if column.count() else []
+    if len(column) > MANY_ROWS:
+        parts = _variety(column.head(HEAD_ROWS), numeric=False)
+        return [f"in the first {HEAD_ROWS:,} rows {', '.join(parts)}"] if parts else []
     counts = column.value_counts()
     if not numeric and len(counts) <= FEW:
         return [f"{_value(value)} {count}×" for value, count in counts.items()]

@@ -67,6 +67,8 @@ class Process(Protocol):
     def is_ours(self) -> bool: ...
     @property
     def display_name(self) -> str: ...
+    @property
+    def shared_folder(self) -> Path | None: ...
     def start(self) -> Connection: ...
     def check_free(self) -> None: ...
     def check_restart(self) -> None: ...
@@ -191,6 +193,11 @@ class KernelProcess:
     @property
     def display_name(self) -> str:
         return str(self._spec.display_name)
+
+    @property
+    def shared_folder(self) -> Path | None:
+        """The folder of its files, where it may leave some for the host; None if there is none."""
+        return self._folder
 
     @property
     def _spec(self) -> KernelSpec:

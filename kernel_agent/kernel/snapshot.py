@@ -170,11 +170,12 @@ def _variables() -> tuple[dict[str, Any], dict[str, str]]:
     """The user's variables with functions and classes, and the names of imported modules."""
     shell = get_ipython()
     ours = sys.modules["kernel_agent_inside"].final_answer
+    calling = sys.modules.get("kernel_agent_calling")
     values, imports = {}, {}
     for name, value in list(shell.user_ns.items()):
         if not isinstance(name, str) or name.startswith("_") or name in shell.user_ns_hidden:
             continue
-        if value is ours:
+        if value is ours or (calling and calling.is_offered(value)):
             continue  # `%reset` makes IPython forget that it is hidden
         # Not `isinstance`: that asks a proxy what it stands for.
         if issubclass(type(value), ModuleType):

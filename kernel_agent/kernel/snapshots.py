@@ -44,7 +44,8 @@ class Restored:
     `names` are the variables that are there again, `imports` the modules, by the names that they
     have in the code (`{"np": "numpy"}`). `failed` are variables and imports, each with the reason,
     and with them `"the folder"` (the working folder), `"random"` and `"numpy.random"` (the states
-    of the generators); `skipped` are the variables that were not stored. `reason` says why nothing was restored; it is empty if something was.
+    of the generators); `skipped` are the variables that were not stored. `reason` says why nothing
+    was restored; it is empty if something was.
     """
 
     names: Sequence[str] = ()
