@@ -11,7 +11,10 @@
     │   └── ContextWindowExceededError
     ├── DataError
     ├── PromptError
+    ├── ToolError
+    ├── McpServerError
     ├── TranscriptError
+    │   └── ReplayMismatchError
     └── SettingsError
 
 A message says what happened, to which thing, why, and what to do.
@@ -105,6 +108,24 @@ class PromptError(KernelAgentError):
         self.reason = reason
 
 
+class ToolError(KernelAgentError):
+    """A function that cannot be a tool, or a tool that cannot do its part. `name` says which."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"Tool {name!r}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class McpServerError(KernelAgentError):
+    """An MCP server cannot be used. `server` is its name."""
+
+    def __init__(self, server: str, reason: str) -> None:
+        super().__init__(f"MCP server {server!r}: {reason}")
+        self.server = server
+        self.reason = reason
+
+
 class TranscriptError(KernelAgentError):
     """A transcript cannot be read or written. `path` says which."""
 
@@ -112,6 +133,18 @@ class TranscriptError(KernelAgentError):
         super().__init__(f"Transcript {str(path)!r}: {reason}")
         self.path = Path(path)
         self.reason = reason
+
+
+class ReplayMismatchError(TranscriptError):
+    """A cell that is executed again calls a tool otherwise than the record at `path` has it.
+
+    `step` names the cell (`"step-3"`); `difference` is the first thing that differs.
+    """
+
+    def __init__(self, path: str | Path, step: str, difference: str) -> None:
+        super().__init__(path, f"{step}: {difference}")
+        self.step = step
+        self.difference = difference
 
 
 class SettingsError(KernelAgentError):

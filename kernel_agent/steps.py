@@ -70,9 +70,10 @@ class Reply:
 class ToolCall:
     """A call of a host's function from a cell, as recorded.
 
-    `arguments` (`{"args": […], "kwargs": {…}}`) and `result` are JSON as `kernel/border.py` makes
+    `arguments` (`{"args": […], "kwargs": {…}}`) and `result` are JSON as `border/codec.py` makes
     it of any value. `error` is `"ValueError: what it said"` if the call failed, empty otherwise.
-    `seconds` is how long it took; `usage` what a sub-agent has used.
+    `seconds` is how long it took; `usage` what a sub-agent has used, and `transcript` the path of
+    its notebook, relative to the folder of the run's own.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ToolCall:
     error: str = ""
     seconds: float = 0.0
     usage: Usage = Usage()
+    transcript: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ class Step:
     With `result` and `observation`, code ran; with `observation` alone, the reply was of no use
     and the observation says why; with neither, the reply is the answer. `said` is the part of
     the reply that goes back to the model (without drafts and made-up outputs). `thought` is
-    the prose before and after the code, or the text of an answer.
+    the prose before and after the code, or the text of an answer. `refused` says why the code was
+    not run (it is then in the `thought`), or why the answer was not taken; it is empty otherwise.
     """
 
     reply: Reply
@@ -163,6 +166,7 @@ class Step:
     thought: str = ""
     result: CellResult | None = None
     observation: Observation | None = None
+    refused: str = ""
 
     @property
     def usage(self) -> Usage:
@@ -191,6 +195,28 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """A plan that the model was asked for between two steps; nothing of it was run.
+
+    `asked` is what the model was sent for it, `said` the part of the reply that goes back to it
+    (without drafts and code), `told` what it was told then, so that it goes on.
+    """
+
+    reply: Reply
+    said: str
+    asked: str
+    told: str
+
+    @property
+    def usage(self) -> Usage:
+        return self.reply.usage
+
+    def messages(self) -> tuple[Message, ...]:
+        said: Message = {"role": "assistant", "content": self.said}
+        return (user_message(self.asked), said, user_message(self.told))
+
+
+@dataclass(frozen=True)
 class UserCell:
     """A code cell that the user wrote into the notebook, with what its outputs tell of it.
 
@@ -204,7 +230,7 @@ class UserCell:
         return ()
 
 
-Entry = Task | Step | Note | UserCell
+Entry = Task | Step | Note | Plan | UserCell
 """What a transcript holds, in order."""
 
 

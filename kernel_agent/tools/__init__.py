@@ -1,0 +1,7 @@
+"""Tools: functions of the user's that the code in the kernel can call."""
+
+from kernel_agent.tools.reading_outputs import output_reader
+from kernel_agent.tools.tool import Tool, Where, as_tool, tool
+from kernel_agent.tools.toolbox import Toolbox, kernel_source
+
+__all__ = ["Tool", "Toolbox", "Where", "as_tool", "kernel_source", "output_reader", "tool"]
