@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import textwrap
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Literal
 
 from kernel_agent.syntax import acts, outside_strings, parse
 
-Kind = Literal["own", "bare", "shell", "output", "call", "other"]
+Kind = Literal["own", "bare", "shell", "output", "call", "other", "stray"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,9 @@ class Block:
     """A block at `text[start:end]`, its fences or tags included; `source` is what they hold.
 
     `kind`: `"own"` (labelled with the kernel's language), `"bare"` (no label, but code by its
-    looks), `"shell"`, `"output"`, `"call"` (a tool call in words), or `"other"`. `tagged`: inside
-    `<execute>` or the like. `closed`: false if its end was missing.
+    looks), `"shell"`, `"output"`, `"call"` (a tool call in words), `"other"`, or `"stray"` (only
+    a fence or tag: nothing that it opens). `tagged`: inside `<execute>` or the like. `closed`:
+    false if its end was missing. `settled`: whatever text may follow, the block stays as it is.
     """
 
     start: int
@@ -28,6 +30,7 @@ class Block:
     kind: Kind
     tagged: bool = False
     closed: bool = True
+    settled: bool = True
 
 
 _PYTHON = "python|py|ipython|tool_code|pycon|python_code|python-repl|jupyter|execute|code"
@@ -41,28 +44,12 @@ _TAGS = (
 _PYTHON_TAGS = r"|i?python3?|py|python_code|jupyter"
 _SHELL_TAGS = r"bash|shell|sh|execute_(?:bash|shell)"
 
+_JSON = json.JSONDecoder(strict=False)
 _FENCE_LINE = re.compile(r"^[ \t]*(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`\n]*)$", re.M)
 _FENCE_CLOSE = r"^[ \t]*(?:`{3,}+|~{3,}+)(?P<info>[^`<\n]*)(?:<.*)?$|`{3,}+[ \t]*$"
 _TAG_CLOSE = rf"</(?:{_TAGS}{_PYTHON_TAGS})>|<end_code>|\[/PYTHON\]"
 _ANY_CLOSE = rf"{_FENCE_CLOSE}|{_TAG_CLOSE}"
 _TAG_OPEN = re.compile(rf"^[ \t]*<(?:{_TAGS}{_PYTHON_TAGS})>", re.M | re.I)
-
-MADE_UP = re.compile(
-    r"""^[ \t]*+(?:
-      (?:\[/?INS\w*\]?:?[ \t]*+)?[*_#> \t]*+
-        (?:observations?|(?:(?:code|console|execution|program)[ ])?outputs?|execution[ ]results?
-          |execution[ ]logs?|stdout|user|human|assistant)[*_ \t]*:(?!:)
-    | \#+[ \t]*(?:observation|output|execution[ ]result)s?[ \t]*$
-    | \[/?(?:output|observation|result|inst|user)s?\]
-    | <(?:observation|[\w-]*(?:output|results?)|tool_response|stdout|user|human)\b[^>\n]*>
-    | <\|(?:im_start|start_header_id|user|im_end|eot_id|end)\|>
-    | Out\[\d+\]: | stderr:[ \t]*$ | \(no[ ]output\)[ \t]*$ | \[figure[ ]\d+×\d+\]
-    | Variables:[ ]\w+:[ ] | …[ ][\d,]+[ ]characters\b | Traceback[ ]\(most[ ]recent
-    | (?:`{3,}|~{3,})[ \t]*(?:output|stdout|result|observation|execution_result)\b
-    )""",
-    re.X | re.M | re.I,
-)
-"""A line where an output or a turn begins that only somebody else can have written."""
 
 
 def find_blocks(text: str, language: str = "python") -> list[Block]:
@@ -72,12 +59,12 @@ def find_blocks(text: str, language: str = "python") -> list[Block]:
     nesting = True
     while opening := _opening(language).search(text, position):
         block = _read(text, opening, language, nesting)
-        if block is None:
+        blocks.append(block)
+        if block.kind == "stray":
             nesting = nesting and not opening["fence"]
             position = opening.end()
-            continue
-        blocks.append(block)
-        position = max(block.end, opening.end())
+        else:
+            position = max(block.end, opening.end())
     return blocks
 
 
@@ -93,29 +80,45 @@ def _opening(language: str) -> re.Pattern[str]:
            | (?:^|</\w+>)[ \t]*(?:
                <(?P<tag>{tags})(?:[ \t][^>\n]*)?> | \[(?P<bracket>PYTHON)\]
              | <(?P<shell>{_SHELL_TAGS})>
-             | <(?P<call>tool_call|function_call)>)""",
+             | <(?P<call>tool_call|function_calls?)>)""",
         re.M | re.X | re.I,
     )
 
 
-def _read(text: str, opening: re.Match[str], language: str, nesting: bool) -> Block | None:
+def _read(text: str, opening: re.Match[str], language: str, nesting: bool) -> Block:
     if opening["tag"] or opening["bracket"]:
         return _tagged(text, opening, language)
     if opening["shell"] or opening["call"]:
-        kind: Kind = "shell" if opening["shell"] else "call"
-        closing = re.compile(rf"</{opening['shell'] or opening['call']}>", re.I)
-        close = closing.search(text, opening.end())
-        end, after = close.span() if close else (len(text), len(text))
-        body = text[opening.end() : end].strip()
-        return Block(opening.start(), after, body, kind, closed=close is not None)
+        return _called(text, opening)
     return _fenced(text, opening, language, nesting)
 
 
-def _fenced(text: str, opening: re.Match[str], language: str, nesting: bool) -> Block | None:
+def _called(text: str, opening: re.Match[str]) -> Block:
+    """A shell command or a tool call in tags."""
+    name = opening["shell"] or opening["call"]
+    start = _end_of_json(text, opening.end()) if opening["call"] else opening.end()
+    close = re.compile(rf"</{name}>", re.I).search(text, start)
+    end, after = close.span() if close else (len(text), len(text))
+    kind: Kind = "shell" if opening["shell"] else "call"
+    body = text[opening.end() : end].strip()
+    closed = close is not None
+    return Block(opening.start(), after, body, kind, closed=closed, settled=closed)
+
+
+def _end_of_json(text: str, start: int) -> int:
+    """Where the JSON value ends that begins at `start`: a closing tag in its strings is none."""
+    try:
+        return _JSON.raw_decode(text, re.compile(r"\s*").match(text, start).end())[1]  # type: ignore[union-attr]
+    except (ValueError, RecursionError):
+        return start
+
+
+def _fenced(text: str, opening: re.Match[str], language: str, nesting: bool) -> Block:
     info = opening["label"] or opening["info"] or ""
     label = _label(info)
     own = label in _labels(language)
     indent = len(opening["indent"] or "")
+    settled = True
     if own or not label:
         block = _code(text, opening, _ANY_CLOSE, language, indent)
         if _TAG_OPEN.search(text, opening.end(), block.end):
@@ -126,12 +129,16 @@ def _fenced(text: str, opening: re.Match[str], language: str, nesting: bool) -> 
         ended = block.closed or block.end == len(text)
         if own or (ended and _looks_like_code(block.source, language)):
             return replace(block, kind="own" if own else "bare")
+        settled = block.settled
     found = _closing_fence(text, opening, nesting and label in _NESTING)
     if found is None and not label:
-        return None
+        fence = opening["fence"] or ""
+        return Block(opening.start(), opening.end(), fence, "stray", closed=False, settled=False)
     end, after = found or (len(text), len(text))
     kind: Kind = "shell" if label in _SHELL else "output" if label in _OUTPUT else "other"
-    return Block(opening.start(), after, text[opening.end() : end], kind, closed=bool(found))
+    body = text[opening.end() : end]
+    closed = found is not None
+    return Block(opening.start(), after, body, kind, closed=closed, settled=settled and closed)
 
 
 def _label(info: str) -> str:
@@ -179,13 +186,14 @@ def _closing_fence(text: str, opening: re.Match[str], nesting: bool) -> tuple[in
     return None
 
 
-def _tagged(text: str, opening: re.Match[str], language: str) -> Block | None:
+def _tagged(text: str, opening: re.Match[str], language: str) -> Block:
     before = re.compile(r"\s*(?=^[ \t]*(?:```|~~~))|", re.M).match(text, opening.end())
     fence = _opening(language).match(text, before.end()) if before and before[0] else None
     if fence and fence["fence"]:
         inner = _fenced(text, fence, language, nesting=False)
-        if inner is None:
+        if inner.kind == "stray":
             inner = _code(text, fence, _ANY_CLOSE, language, len(fence["indent"]))
+            inner = replace(inner, settled=False)
         after = re.compile(rf"\s*(?:{_TAG_CLOSE})", re.I).match(text, inner.end)
         kind = "own" if inner.kind == "bare" or not fence["info"].strip() else inner.kind
         end = after.end() if after else inner.end
@@ -195,7 +203,7 @@ def _tagged(text: str, opening: re.Match[str], language: str) -> Block | None:
     if (opening["tag"] or "").lower() == "code" and "\n" not in text[block.start : block.end]:
         tree = parse(block.source)
         if tree is None or not acts(tree):
-            return None
+            return replace(block, kind="stray", end=opening.end())
     return replace(block, tagged=True)
 
 
@@ -203,26 +211,43 @@ def _code(text: str, opening: re.Match[str], closing: str, language: str, indent
     """The block of code that `opening` opens, up to the closing that is not part of the code."""
     start = opening.end()
     found = re.compile(closing, re.M | re.I).search(text, start)
+    settled = found is not None
     if found and language == "python":
         outside = next(outside_strings(closing, text, start), None)
+        settled = outside is not None and outside.start() == found.start()
         # A closing inside a string of the code is none, if the code is code with it.
         if outside and outside.start() > found.start():
             source = _source(text[start : outside.start()], indent, language)
             found = outside if parse(source) else found
-    if found is None:
-        marker = next(outside_strings(_MADE_UP_LINE, text, start), None)
-        end = marker.start() if marker else len(text)
-        source = _source(text[start:end], indent, language)
-        return Block(opening.start(), end, source, "own", closed=False)
-    source = _source(text[start : found.start()], indent, language)
+    end = found.start() if found else len(text)
+    source = _source(text[start:end], indent, language)
     # Another opening fence ends the block as well, but it is left for the next one.
-    reopened = bool("info" in found.groupdict() and (found["info"] or "").strip())
-    after = found.start() if reopened else found.end()
-    return Block(opening.start(), after, source, "own", closed=not reopened)
+    opens = found is not None and (found.groupdict().get("info") or "").strip()
+    closed = found is not None and not opens
+    if turn := _turn_inside(text, start, end):
+        before = _source(text[start:turn], indent, language)
+        broken = language == "python" and parse(source) is None
+        if not closed or (broken and before and parse(before)):
+            return Block(opening.start(), turn, before, "own", closed=False, settled=False)
+    after = found.end() if found and closed else end
+    return Block(opening.start(), after, source, "own", closed=closed, settled=settled)
+
+
+def _turn_inside(text: str, start: int, end: int) -> int | None:
+    """Where a made-up output or turn begins between `start` and `end`, in no string of the code."""
+    first = re.compile(_TURN, re.M | re.I).search(text, start, end)
+    turn = next(outside_strings(_TURN, text[start:end]), None) if first else None
+    return start + turn.start() if turn else None
 
 
 _WRAPPED = re.compile(rf"\s*<(?:{_TAGS}{_PYTHON_TAGS})>(.*)(?:{_TAG_CLOSE})\s*", re.S | re.I)
-_MADE_UP_LINE = r"^[ \t]*(?:Observation|Execution result|Human|User|Assistant):"
+_TURN = (
+    r"^ ?[*_]*(?:observations?|(?:(?:code|console|execution|program) )?outputs?"
+    r"|execution (?:result|log)s?|user|human|assistant)[*_]*:(?![:=])[^=\n]*$"
+    r"|^ ?\[/?INST?\w*\]|^ ?<\|(?:im_start|im_end|start_header_id|user|eot_id|end)\|>"
+    r"|^Traceback \(most recent|^(?:>>> )?Out\[\d+\]:"
+)
+"""Where an output or a turn begins that has run into a block: a class may have a field `user:`."""
 
 
 def _source(body: str, indent: int, language: str) -> str:

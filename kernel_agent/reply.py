@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import ast
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from kernel_agent.blocks import MADE_UP, Block, find_blocks
+from kernel_agent.blocks import Block, find_blocks
+from kernel_agent.calls import called, is_call
+from kernel_agent.drafts import MADE_UP, is_json, made_up_start, without_drafts
 from kernel_agent.steps import Reply
-from kernel_agent.syntax import acts, is_clearly_python, parse
+from kernel_agent.syntax import is_clearly_python, parse
 
 
 @dataclass(frozen=True)
@@ -67,41 +67,42 @@ def _in_words_of(language: str, reason: str) -> str:
 
 
 def _read(reply: Reply, language: str) -> Action:
-    whole = reply.text.replace("\r\n", "\n")
-    text = _without_drafts(whole, language)
+    whole = _END_TOKENS.sub("", reply.text.replace("\r\n", "\n"))
+    text = without_drafts(whole, language)
     blocks = find_blocks(text, language)
-    code = _code(blocks)
     cut = reply.finish_reason in _CUT
-    if code and (marker := _made_up(text, blocks, code[0].end)) is not None:
+    if (marker := made_up_start(text, blocks)) is not None:
         text, cut = text[:marker], False
         blocks = [block for block in blocks if block.end <= marker]
-        code = _code(blocks)
     said = text.strip()
-    if code:
-        return _run(text, code, said, cut=cut, language=language)
+    if code := _code(blocks):
+        return _run(text, blocks, code, cut=cut, language=language)
     if cut:
         return Unusable(_CUT_OFF, said or _NOTHING_SAID)
     if not said:
         return Unusable(_DRAFT_ONLY if whole.strip() else _EMPTY, _NOTHING_SAID)
-    if not blocks and (source := _code_without_fence(_ROLE.sub("", said), language)):
-        return RunCode("", source, said)
-    return _answer(said, blocks)
+    blocks = [block for block in blocks if block.kind != "stray"]
+    return _without_block(said, language) if not blocks else _answer(said, blocks)
 
 
 _NOTHING_SAID = "(empty reply)"
-_CUT = frozenset(["length", "max_tokens"])
+_CUT = frozenset(["length", "max_tokens", "content_filter"])
 _EMPTY = "Your reply was empty. Write what you want to do and one ```python block, or the answer."
 _DRAFT_ONLY = (
     "Your reply held nothing but a draft (<think>), and drafts are not run. "
     "Write one ```python block after the draft, or the answer."
 )
 _CUT_OFF = (
-    "Your reply was cut off at the length limit, so nothing of it was run. "
-    "Reply again, shorter: do less in one step."
+    "Your reply was cut off before its end, so nothing of it was run. "
+    "Reply again, shorter: do less in one ```python block."
 )
 _UNCLOSED = (
-    "Your last code block was never closed and is not complete, so nothing was run. "
-    "Send the whole code again and close the block with ```."
+    "A code block of yours was never closed and is not complete, so nothing was run. "
+    "Send the whole code again as one ```python block and close it with ```."
+)
+_OPEN_FENCE = (
+    "A fence of more than three backticks was opened before your code and never closed, so it is "
+    "not clear what is meant to run. Put the code between ```python and ```, with nothing around."
 )
 _EMPTY_BLOCK = "Your code block was empty. Put the code between ```python and ```."
 _SHELL_ONLY = (
@@ -119,89 +120,74 @@ _MADE_UP_ONLY = (
     "Write one ```python block, or the answer."
 )
 
-_DRAFT = re.compile(
-    r"(?P<open>^[ \t]*+(?:assistant:[ \t]*+)?[<\[](?:think|thinking|reasoning)[>\]])"
-    r"|(?<!`)(?P<close>[<\[]/(?:think|thinking|reasoning)[>\]])",
-    re.M | re.I,
-)
 _ROLE = re.compile(r"\A\s*(?:assistant:\s*)+", re.I)
 _TAG = re.compile(r"</?(?:thought|code|execute\w*|python|tool_code|llm-code)>|<end_code>", re.I)
-_JSON_CALL = re.compile(r'\A\{\s*"(?:thoughts?|code|source|name|tool|function)"\s*:')
-_XML_CALL = re.compile(
-    r"<function=\w*(?:python|code|execute|jupyter)\w*>\s*<parameter=(?:code|source)>\n?"
-    r"(.*?)\s*</parameter>",
-    re.S | re.I,
-)
+_JSON_CALL = re.compile(r'\A\[?\s*\{\s*"(?:thoughts?|code|source|name|tool|function)"\s*:')
 _PYTHON_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*py", re.M | re.I)
-_RUNS_CODE = re.compile(r"python|code|exec|jupyter|\brun|cell", re.I)
-
-
-def _without_drafts(text: str, language: str) -> str:
-    """`text` without what models think aloud: closed, never closed, or never opened drafts."""
-    tags = list(_DRAFT.finditer(text))
-    if not tags or _is_json(text):
-        return text
-    literal = {
-        tag.start()
-        for block in find_blocks(text, language)
-        for tag in _DRAFT.finditer(text, block.start, block.end)
-        if block.closed and _is_code(block)
-    }
-    kept: list[str] = []
-    position = 0
-    opened = closed = False
-    for tag in tags:
-        if tag.start() in literal:
-            continue
-        if tag["open"] and not opened:
-            kept.append(text[position : tag.start()])
-            opened = True
-        elif tag["close"] and (opened or not closed or text[tag.end() :].strip()):
-            if not opened:
-                kept.clear()
-            position, opened, closed = tag.end(), False, True
-    if not opened:
-        kept.append(text[position:])
-    return _DRAFT.sub("", "".join(kept)) if not literal else "".join(kept)
-
-
-def _is_code(block: Block) -> bool:
-    return block.kind in {"own", "bare"} and parse(block.source) is not None
+_END_TOKENS = re.compile(
+    r"(?:(?:<\|(?:im_end|eot_id|eom_id|end|end_of_text|endoftext)\|>|</s>|<end_of_turn>"
+    r"|<｜end▁of▁sentence｜>)\s*+)++\Z"
+)
+_BEGUN = re.compile(r"^[ \t]*+(?:[`~]|</?\w*)[^\n\s]*\Z", re.M)
+"""The last line of a text that was cut where a block may be about to begin."""
 
 
 def _code(blocks: list[Block]) -> list[Block]:
     """The blocks to run: calls, else tagged, else labelled ones, else what looks like code."""
     if calls := [block for block in blocks if block.kind == "call"]:
-        return [replace(call, source=_called(call.source) or "") for call in calls]
+        return [replace(call, source=called(call.source) or "") for call in calls]
     own = [block for block in blocks if block.kind == "own"]
     tagged = [block for block in own if block.tagged]
-    return tagged or own or [block for block in blocks if block.kind == "bare"]
+    if code := tagged or own or [block for block in blocks if block.kind == "bare"]:
+        return code
+    others = [block for block in blocks if block.kind not in {"output", "stray"}]
+    if len(others) == 1 and others[0].closed and is_call(others[0].source):
+        source = called(others[0].source)
+        return [replace(others[0], source=source, kind="call")] if source else []
+    return []
 
 
-def _made_up(text: str, blocks: list[Block], start: int) -> int | None:
-    """Where the first made-up output or turn after `start` begins, code and quotes left out."""
-    for block in blocks:
-        if block.kind == "output" or block.start < start:
-            continue
-        if marker := MADE_UP.search(text, start, block.start):
-            return marker.start()
-        start = block.end
-    marker = MADE_UP.search(text, start)
-    return marker.start() if marker else None
-
-
-def _run(text: str, code: list[Block], said: str, *, cut: bool, language: str) -> Action:
-    if cut and not code[-1].closed:
+def _run(text: str, blocks: list[Block], code: list[Block], *, cut: bool, language: str) -> Action:
+    said = text.strip()
+    whole = all(block.closed and block.settled for block in blocks)
+    if cut and (not whole or _BEGUN.search(text)):
         return Unusable(_CUT_OFF, said)
     if code[0].kind == "call" and not all(block.source for block in code):
         return Unusable(_TOOL_CALL, said)
-    # A block that lost its end may have lost more than that.
-    if any(not b.closed and language == "python" and parse(b.source) is None for b in code):
+    if any(_is_half(block, language) for block in code):
         return Unusable(_UNCLOSED, said)
+    before = (block for block in blocks if block.start < code[0].start)
+    if any(block.kind == "stray" and len(block.source) > 3 for block in before):
+        return Unusable(_OPEN_FENCE, said)
     source = "\n\n".join(block.source for block in code if block.source.strip())
     if not source:
         return Unusable(_EMPTY_BLOCK, said)
     return RunCode(_thought(text, code), source, said)
+
+
+def _is_half(block: Block, language: str) -> bool:
+    """Whether the end of a block is lost, and more than its closing may be lost with it."""
+    if block.kind == "call":
+        return False
+    if block.closed:
+        # What seems to close it stands in a string that nothing closes.
+        return not block.settled and parse(block.source) is None
+    if language != "python" or not block.source.strip():
+        return True
+    magic = re.match(r"\s*%%(time|timeit|capture|prun)?.*\n?", block.source)
+    if magic and not magic[1]:
+        return True
+    tree = parse(block.source[magic.end() :] if magic else block.source)
+    return tree is None or (bool(tree.body) and _has_no_body_yet(tree.body[-1]))
+
+
+def _has_no_body_yet(statement: ast.stmt) -> bool:
+    """Whether a function or class that comes last consists of its docstring alone."""
+    match statement:
+        case ast.FunctionDef(body=body) | ast.AsyncFunctionDef(body=body) | ast.ClassDef(body=body):
+            is_docstring = len(body) == 1 and ast.get_docstring(statement, clean=False) is not None
+            return is_docstring or _has_no_body_yet(body[-1])
+    return False
 
 
 def _thought(text: str, code: list[Block]) -> str:
@@ -212,60 +198,29 @@ def _thought(text: str, code: list[Block]) -> str:
     return re.sub(r"\n\s*\n", "\n\n", prose).strip()
 
 
-def _code_without_fence(said: str, language: str) -> str | None:
-    """The code of a reply that is nothing but JSON that holds it, or nothing but Python."""
-    if said.startswith("{"):
-        return _called(said)
-    if language == "python" and said.startswith(">>>"):
-        return find_blocks(f"```python\n{said}\n```")[0].source
-    return said if language == "python" and is_clearly_python(said) else None
-
-
-def _called(call: str) -> str | None:
-    """The code in a tool call, as JSON or as tags; None if it holds none."""
-    if xml := _XML_CALL.search(call):
-        return xml[1]
-    try:
-        value = json.loads(call, strict=False)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(value, dict):
-        return _code_of(value)
-    return None
-
-
-def _code_of(value: Mapping[str, Any]) -> str | None:
-    function = value.get("function", value)
-    value = function if isinstance(function, dict) else value
-    name = value.get("name", value.get("tool"))
-    arguments = value.get("arguments", value.get("parameters", value.get("input")))
-    if isinstance(arguments, str):
-        return _called(arguments)
-    if isinstance(arguments, dict):
-        if not (isinstance(name, str) and _RUNS_CODE.search(name)):
-            return None
-        value = arguments
-    source = value.get("code", value.get("source"))
-    # {"code": "FR"} is an answer.
-    if not isinstance(source, str) or (tree := parse(source)) is None or not acts(tree):
-        return None
-    return source
+def _without_block(said: str, language: str) -> Action:
+    """A reply without blocks: nothing but JSON that holds code, nothing but Python, or words."""
+    text = _ROLE.sub("", said)
+    if text.startswith(("{", "[")) and (source := called(text)):
+        return RunCode("", source, said)
+    if language == "python" and text.startswith(">>>"):
+        source = find_blocks(f"```python\n{text}\n```")[0].source
+        return RunCode("", source, said) if source.strip() else _answer(said, [])
+    if language == "python" and is_clearly_python(text):
+        return RunCode("", text, said)
+    if language == "python" and (marker := MADE_UP.search(text)):
+        before = text[: marker.start()].strip()
+        if is_clearly_python(before):
+            return RunCode("", before, before)
+    return _answer(said, [])
 
 
 def _answer(said: str, blocks: list[Block]) -> Action:
     text = _ROLE.sub("", said)
-    if _JSON_CALL.match(text) and not _is_json(text):
+    if _JSON_CALL.match(text) and not is_json(text):
         return Unusable(_TOOL_CALL, said)
     if [block.kind for block in blocks] == ["shell"]:
         return Unusable(_SHELL_ONLY, said)
     if MADE_UP.match(text) and not blocks:
         return Unusable(_MADE_UP_ONLY, said)
     return Answer(text or said, said)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        return False
-    return True

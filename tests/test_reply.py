@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel_agent.blocks import find_blocks
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
 from kernel_agent.steps import Reply
 
@@ -95,6 +96,21 @@ RUNS_CODE = {
     "reasoning tags": f"<reasoning>\nboom()\n</reasoning>\n```python\n{CODE}\n```",
     "answer before the code ran": f"```python\n{CODE}\n```\nThe largest is 3.",
     "other languages beside it": f"```bash\nls\n```\n```python\n{CODE}\n```\n```json\n{{}}\n```",
+    "fence never closed, then a second turn": f"```python\n{CODE}\n\nHuman: Observation:\n"
+    "boom()\n\nAssistant:\n```python\nboom()\n```",
+    "fence never closed, then an output and a fence": f"```python\n{CODE}\nOutput:\n```\n3\n```",
+    "tag never closed, then an output and a tag": f"<execute>\n{CODE}\nObservation:\n3\n"
+    "<execute>\nboom()\n</execute>",
+    "output inside the block": f"```python\n{CODE}\nObservation:\n3\n```",
+    "no fence, then an output": f"{CODE}\n\nObservation:\n3 is boom()",
+    "end token after the fence": f"```python\n{CODE}\n```<|im_end|>",
+    "end tokens after an open fence": f"```python\n{CODE}\n</s>\n</s>",
+    "tool call in a JSON fence": f"I look.\n```json\n{call('python', code=CODE)}\n```",
+    "tool call in a list": f"[{call('execute_python', code=CODE)}]",
+    "tool call of invoke tags": '<function_calls>\n<invoke name="python">\n'
+    f'<parameter name="code">\n{CODE}\n</parameter>\n</invoke>\n</function_calls>',
+    "role word in front of JSON": f"Assistant: {json.dumps({'code': CODE})}",
+    "solution beside it": f"<execute>\n{CODE}\n</execute>\n<solution>3</solution>",
     "role word in front": f"Assistant: I look.\n```python\n{CODE}\n```",
 }
 
@@ -118,7 +134,7 @@ MADE_UP = {
     "output of an llm-code tag": "<llm-code-output>\n3\n</llm-code-output>",
     "output in brackets": "[Output]\n3",
     "turn of the user": "User: 3",
-    "turn of the assistant": "Assistant: it is 3.",
+    "observation in a turn of the assistant": "Assistant: Observation: 3",
     "turn in brackets": "[/INST] Assistant:",
     "turn in a chat template": "<|im_start|>user\n3",
     "line of variables": "Variables: rain: list 3",
@@ -128,6 +144,9 @@ MADE_UP = {
     "figure": "[figure 640×480]",
     "traceback": "Traceback (most recent call last):\n  boom",
     "IPython's prompt": "Out[3]: 3",
+    "line of the step": "[step 2 of 20]",
+    "tagged block after it": "Output: 3\n<execute>\nboom(3)\n</execute>",
+    "tool call after it": f"Output: 3\n<tool_call>{call('python', code='boom(3)')}</tool_call>",
 }
 
 
@@ -149,6 +168,21 @@ def test_blocks_are_joined_to_one_cell_and_prose_to_the_thought() -> None:
     assert action == RunCode("First.\n\nThen.\n\nIt is 1.", "a = 1\n\nprint(a)", text)
 
 
+def test_further_turns_of_its_own_are_further_blocks() -> None:
+    turn = "Assistant:\n<execute>\na = {}\n</execute>\n\n"
+    assert read(turn.format(1) + turn.format(2)).source == "a = 1\n\na = 2"
+
+
+def test_an_answer_before_the_code_has_run_is_no_answer_but_stays_what_was_said() -> None:
+    text = f"```python\n{CODE}\n```\nThe final answer is 3."
+    assert read(text) == RunCode("The final answer is 3.", CODE, text)
+
+
+def test_a_second_closing_tag_of_a_draft_does_not_undo_code_that_got_an_output() -> None:
+    text = f"<think>a</think>\n```python\n{CODE}\n```\nOutput: 3\n</think>\nThe answer is 3."
+    assert read(text).source == CODE
+
+
 def test_the_tags_of_a_thought_are_left_out_of_it() -> None:
     action = read("<thought>I look.</thought>\n<execute>print(1)</execute>")
     assert action.thought == "I look."
@@ -168,6 +202,7 @@ LEGAL = {
     "await": "await f()",
     "backticks in a string": 'text = """\n```python\nx\n```\n"""\nprint(text)',
     "a lone fence in a string": "text = '''\n```\n'''",
+    "tag of a tool call in a string": "print('</tool_call></parameter>')",
     "closing tag in a string": "print('</code>')\nprint(\"<end_code>\")",
     "think tags in a string": "text.split('</think>')",
     "prompts in a docstring": 'def f():\n    """\n    >>> f()\n    1\n    """',
@@ -240,6 +275,35 @@ UNUSABLE = {
         "stop",
         "run",
     ),
+    "a second block that is half": (
+        "```python\nx = 1\n```\nThen\n```python File 1, line 7 > 8",
+        "stop",
+        "never closed",
+    ),
+    "a function that has only its docstring": (
+        '<execute>\ndef f(x):\n    """Double x."""\n\nHuman: Observation:\nWrong.',
+        "stop",
+        "never closed",
+    ),
+    "a file that is half": ("```python\n%%writefile a.txt\nIt is", "stop", "never closed"),
+    "the start of a second block cut off": ("```python\nx = 1\n```\n``", "length", "cut off"),
+    "the start of a second tag cut off": (
+        "<execute>\nx = 1\n</execute>\n<exec",
+        "length",
+        "cut off",
+    ),
+    "another block cut off": ("```python\nx = 1\n```\n```json\n{", "length", "cut off"),
+    "a block that a filter cut": ("```python\nx = 1\n", "content_filter", "cut off"),
+    "a fence around it never closed": (
+        "````\n```python\nx = 1\n```\nThat is it.",
+        "stop",
+        "three backticks",
+    ),
+    "tags of a tool call cut off": (
+        "<tool_call>\n<function=python>\n<parameter=code>\nx = 1",
+        "stop",
+        "tool call",
+    ),
     "an empty block": ("```python\n```", "stop", "empty"),
     "a shell block": ("I look.\n```bash\nls\n```", "stop", "`!ls`"),
     "a shell tag": ("<execute_bash>\nls\n</execute_bash>", "stop", "`!ls`"),
@@ -280,6 +344,12 @@ def test_what_cannot_be_used_is_mended_in_the_kernels_own_language(text: str) ->
     assert "```python" not in action.reason
 
 
+def test_an_open_block_of_another_language_is_not_run_for_its_end_cannot_be_told() -> None:
+    action = read_reply(Reply("```r\nx <- c(1, 2)"), language="r")
+    assert isinstance(action, Unusable)
+    assert "```r" in action.reason
+
+
 @pytest.mark.parametrize("label", ["bash", "sh", "shell"])
 def test_shell_code_is_run_by_a_shell(label: str) -> None:
     action = read_reply(Reply(f"I look.\n```{label}\nls -l\n```"), language="bash")
@@ -288,7 +358,8 @@ def test_shell_code_is_run_by_a_shell(label: str) -> None:
 
 
 WORDS = (
-    "``` ```python ~~~ </code> <code> </execute> <end_code> <think> </think> Observation: User: x"
+    "``` ```python ~~~ </code> <code> </execute> <end_code> <think> </think> Observation: User: x "
+    '</tool_call> </parameter> {"code":'
 )
 PIECES = st.sampled_from([*WORDS.split(), "'", '"', "\\", "# ", ">>> ", "\n", "\n\n", "    "])
 STRINGS = st.lists(PIECES, max_size=8).map("".join)
@@ -335,10 +406,57 @@ def test_any_source_in_any_shape_comes_out_unchanged(source: str, shape: str) ->
     assert action.source == source
 
 
-@given(source=SOURCES)
+CALLS = {
+    "JSON": lambda source: json.dumps({"thought": "I look.", "code": source}),
+    "tool call": lambda source: f"<tool_call>\n{call('python', code=source)}\n</tool_call>",
+    "list": lambda source: f"[{call('run_code', source=source)}]",
+    "JSON fence": lambda source: f"```json\n{call('python', code=source)}\n```",
+}
+
+
+@given(source=SOURCES, shape=st.sampled_from(sorted(CALLS)))
 @settings(max_examples=100, deadline=None, derandomize=True)
-def test_any_source_in_json_comes_out_unchanged(source: str) -> None:
-    assert read(json.dumps({"thought": "I look.", "code": source})).source == source
+def test_any_source_in_json_comes_out_unchanged(source: str, shape: str) -> None:
+    action = read(CALLS[shape](source))
+    assert isinstance(action, RunCode), action
+    assert action.source == source
+
+
+def mutated(text: str, cuts: list[tuple[float, int]]) -> str:
+    for place, length in cuts:
+        at = int(place * len(text))
+        text = text[:at] + text[at + length :]
+    return text
+
+
+CUTS = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 12)), min_size=1, max_size=3
+)
+
+
+@given(source=SOURCES, shape=st.sampled_from(SHAPES), cuts=CUTS)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_what_is_run_of_a_damaged_reply_is_what_the_model_wrote_in_one_piece(
+    source: str, shape: str, cuts: list[tuple[float, int]]
+) -> None:
+    text = mutated(shape.format(source), cuts)
+    action = read(text)
+    if not isinstance(action, RunCode) or ">>>" in text:
+        return
+    written = [block.source for block in find_blocks(text) if block.kind in {"own", "bare"}]
+    assert all(source in text for source in written)
+    assert action.source in text or action.source in "\n\n".join(filter(str.strip, written))
+
+
+@given(source=SOURCES, shape=st.sampled_from(SHAPES), end=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_a_reply_that_was_cut_off_runs_its_whole_block_or_nothing(
+    source: str, shape: str, end: float
+) -> None:
+    text = shape.format(source)
+    action = read(text[: int(end * len(text))], "length")
+    if isinstance(action, RunCode):
+        assert action.source == source
 
 
 @given(text=st.lists(st.one_of(PIECES, st.just("```\n"), st.text(max_size=5))).map("".join))

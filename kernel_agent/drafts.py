@@ -1,0 +1,108 @@
+"""What of a reply does not count: its drafts, and what follows an output that it made up."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from kernel_agent.blocks import Block, find_blocks
+from kernel_agent.syntax import parse
+
+_DRAFT = re.compile(
+    r"(?P<open>^[ \t]*+(?:assistant:[ \t]*+)?[<\[](?:think|thinking|reasoning)[>\]])"
+    r"|(?<!`)(?P<close>[<\[]/(?:think|thinking|reasoning)[>\]])",
+    re.M | re.I,
+)
+_SOMETHING = re.compile(r"\S")
+
+MADE_UP = re.compile(
+    r"""^[ \t]*+(?:
+      (?:\[/?INS\w*\]?:?[ \t]*+)?(?:assistant:[ \t]*+)*[*_#> \t]*+
+        (?:observations?|(?:(?:code|console|execution|program)[ ])?outputs?|execution[ ]results?
+          |execution[ ]logs?|stdout|user|human)[*_ \t]*:(?!:)
+    | \#+[ \t]*(?:observation|output|execution[ ]result)s?[ \t]*$
+    | \[/?(?:output|observation|result|inst|user)s?\]
+    | <(?:observation|[\w-]*(?:output|results?)|tool_response|stdout|user|human)\b[^>\n]*>
+    | <\|(?:im_start|start_header_id|user|im_end|eot_id|end)\|>
+    | Out\[\d+\]: | stderr:[ \t]*$ | \(no[ ]output\)[ \t]*$ | \[figure[ ]\d+×\d+\]
+    | Variables:[ ]\w+:[ ] | …[ ][\d,]+[ ]characters\b | Traceback[ ]\(most[ ]recent
+    | \[step[ ]\d+[ ]of[ ]\d+[\]:]
+    | (?:`{3,}|~{3,})[ \t]*(?:output|stdout|result|observation|execution_result)\b
+    )""",
+    re.X | re.M | re.I,
+)
+"""A line where an output or a turn begins that only somebody else can have written.
+
+`Assistant:` alone is none: the model speaks on, and nothing was made up yet.
+"""
+
+
+def without_drafts(text: str, language: str) -> str:
+    """`text` without what models think aloud: closed, never closed, or never opened drafts."""
+    tags = list(_DRAFT.finditer(text))
+    if not tags or is_json(text):
+        return text
+    literal = {
+        tag.start()
+        for block in find_blocks(text, language)
+        for tag in _DRAFT.finditer(text, block.start, block.end)
+        if block.closed and (_is_code(block) or is_json(block.source))
+    }
+    kept: list[str] = []
+    position = 0
+    opened = closed = acted = False
+    for tag in tags:
+        if tag.start() in literal:
+            continue
+        if opened:
+            if tag["close"]:
+                position, opened, closed = tag.end(), False, True
+            continue
+        kept.append(text[position : tag.start()])
+        position, opened = tag.end(), bool(tag["open"])
+        if tag["close"]:
+            # Once code has been answered by an output, a second closing tag is only litter.
+            acted = acted or (closed and _has_acted("".join(kept), language))
+            if not acted and (not closed or _SOMETHING.search(text, position)):
+                kept.clear()
+            closed = True
+    if not opened:
+        kept.append(text[position:])
+    return "".join(kept)
+
+
+def made_up_start(text: str, blocks: list[Block]) -> int | None:
+    """Where the first made-up output or turn after code begins; code and quotes hold none.
+
+    `blocks` are the text's. A bare block counts as code only where there is no other.
+    """
+    code = [block for block in blocks if block.kind in {"own", "call"}]
+    code = code or [block for block in blocks if block.kind == "bare"]
+    if not code:
+        return None
+    start = code[0].end
+    for block in blocks:
+        if block.kind in {"output", "stray"} or block.start < start:
+            continue
+        if marker := MADE_UP.search(text, start, block.start):
+            return marker.start()
+        start = block.end
+    marker = MADE_UP.search(text, start)
+    return marker.start() if marker else None
+
+
+def is_json(text: str) -> bool:
+    """Whether the whole text is JSON; raw line ends in its strings are borne with."""
+    try:
+        json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _has_acted(text: str, language: str) -> bool:
+    return made_up_start(text, find_blocks(text, language)) is not None
+
+
+def _is_code(block: Block) -> bool:
+    return block.kind in {"own", "bare"} and parse(block.source) is not None
