@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
-from kernel_agent.errors import ModelUnavailableError
+from kernel_agent.errors import KernelAgentError, ModelError, ModelUnavailableError
 from kernel_agent.events import Listener, ReplyRetried, ReplyText
 from kernel_agent.model_errors import model_error, no_key_error
 from kernel_agent.model_loading import litellm_module, prepare_litellm
@@ -241,10 +241,20 @@ class _Function:
 
     def complete(self, messages: Sequence[Message], listener: Listener | None = None) -> Reply:
         started = time.monotonic()
-        reply = self._function(list(messages))
+        try:
+            reply = self._function(list(messages))
+        except KernelAgentError:
+            raise
+        except Exception as error:
+            reason = f"the function raised {type(error).__name__}: {error}"
+            raise ModelError(self.name, reason) from error
         if isinstance(reply, str):
             seconds = time.monotonic() - started
             reply = Reply(reply, usage=Usage(cost=None, model_seconds=seconds))
+        if not isinstance(reply, Reply):
+            kind = type(reply).__name__
+            reason = f"the function returned {kind}. Return the reply's text, or a Reply."
+            raise ModelError(self.name, reason)
         if listener:
             listener(ReplyText(reply.text))
         return reply
