@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kernel_agent.agent import Agent as Agent
     from kernel_agent.agent import Run as Run
+    from kernel_agent.approving import Refused as Refused
     from kernel_agent.console import LiveView as LiveView
     from kernel_agent.errors import KernelAgentError as KernelAgentError
     from kernel_agent.kernel import Kernel as Kernel
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from kernel_agent.resuming import fork as fork
     from kernel_agent.resuming import resume as resume
     from kernel_agent.testing import ScriptedModel as ScriptedModel
+    from kernel_agent.tools import Tool as Tool
+    from kernel_agent.tools import tool as tool
     from kernel_agent.transcript import Transcript as Transcript
 
 __version__ = "0.1.0"
@@ -37,12 +40,15 @@ _MODULES = {
     "LiteLLM": "model",
     "LiveView": "console",
     "Model": "model",
+    "Refused": "approving",
     "Run": "agent",
     "ScriptedModel": "testing",
+    "Tool": "tools",
     "Transcript": "transcript",
     "continue_notebook": "resuming",
     "fork": "resuming",
     "resume": "resuming",
+    "tool": "tools",
 }
 
 __all__ = [*_MODULES, "__version__"]  # noqa: PLE0604

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from kernel_agent.adapters import adapted
+from kernel_agent.answer_types import typed, wanted
+from kernel_agent.approving import Approve, Check
+from kernel_agent.built_in_tools import built_in
 from kernel_agent.catching_up import bring_back, check_can_go_on, interrupted, is_worth_telling
 from kernel_agent.ctrl_c import first_ctrl_c
 from kernel_agent.data import check_names
 from kernel_agent.ending import outcome_of
-from kernel_agent.errors import SettingsError
+from kernel_agent.errors import SettingsError, ToolError
 from kernel_agent.events import Listener, RunStarted, StateRebuilt
 from kernel_agent.keeping import keep
 from kernel_agent.kernel import Kernel
 from kernel_agent.limits import Limits
 from kernel_agent.loop import Loop
+from kernel_agent.mcp_client import McpTools, mcp_tools
 from kernel_agent.model import Model, as_model
 from kernel_agent.opening import begin, check_model, data_file, notebook_path, take_on
+from kernel_agent.planning import check_plan_every
 from kernel_agent.prompts import Prompts
 from kernel_agent.repeating import OnDeath
 from kernel_agent.steps import Message, Note, Outcome, Rebuilt, Reply, Step, Usage
+from kernel_agent.subagents import CELL_SECONDS, Subagents
+from kernel_agent.telling import Telling
+from kernel_agent.tool_use import recorded_offers
+from kernel_agent.tools import Toolbox, output_reader
 from kernel_agent.transcript import Transcript
 from kernel_agent.user_notebook import run_notebook
 
@@ -54,9 +64,23 @@ class Agent:
     `Kernel`, and only with a kernelspec's name. The limits bound each task. Notebooks go to
     `folder`, unless `run` is told otherwise. `max_chars` bounds what the model is shown of a cell.
     `prompts` is a folder whose files replace the package's own, `instructions` is text added to
-    the system prompt. `listener` is called with every event, in the thread that runs the agent; so
-    is `ask_user`, when a cell calls `input()` or `getpass()`, with the prompt and whether it is
-    for a password. Without it these raise at once.
+    the system prompt. `listener`, one or several, is called with every event, in the thread that
+    runs the agent; what it raises is reported by a warning, and the run goes on. So is `ask_user`,
+    when a cell calls `input()` or `getpass()`, with the prompt and whether it is for a password.
+    Without it these raise at once.
+
+    `approve` is called with the source of each cell before it runs, and says whether it may, or
+    what runs in its place (see `approving.Approve`). `check`, one function or several, is called
+    with each answer and the transcript; a text that it returns is why the answer is not taken: the
+    model is told so and goes on, within the limits (see `approving.Check`). With `plan_every` the
+    model is asked for a plan before the first step and after every so many of them.
+
+    `tools` are functions that the code in the kernel can call and that run here (see `tools.tool`),
+    names of built-in ones (`"web_search"`), and tools of other libraries. `mcp` are MCP servers:
+    `{"command": …, "args": […]}`, or a URL. They are started with the first `run`. `agents` are
+    agents with a `name` and a `description`: the code calls them as functions, each call is a run
+    with a kernel and a notebook of its own, and what it uses counts for this agent's limits. A
+    cell may then run for an hour.
 
     When a cell ends the kernel, `on_death` says what is done: `"rebuild"` restarts it and runs the
     cells again that had succeeded, if they took no more than `rebuild_seconds` together;
@@ -70,7 +94,8 @@ class Agent:
     `user_notebook` it works on in a notebook of the user's (see `resuming.continue_notebook`). An
     agent is used by one thread at a time; `interrupt` may be called from any.
 
-    Raises SettingsError for a limit that is not above 0, PromptError for a missing `prompts`.
+    Raises SettingsError for a limit that is not above 0 or a `plan_every` below it, PromptError for
+    a missing `prompts`.
     """
 
     def __init__(
@@ -96,11 +121,22 @@ class Agent:
         folder: str | Path = "runs",
         prompts: str | Path | None = None,
         instructions: str = "",
-        listener: Listener | None = None,
+        listener: Listener | Sequence[Listener] | None = None,
         ask_user: Callable[[str, bool], str] | None = None,
+        approve: Approve | None = None,
+        check: Check | Sequence[Check] = (),
+        plan_every: int | None = None,
+        tools: Iterable[Any] = (),
+        mcp: Sequence[Mapping[str, Any] | str] = (),
+        agents: Sequence[Agent] = (),
+        name: str = "",
+        description: str = "",
         transcript: Transcript | None = None,
         user_notebook: Path | None = None,
     ) -> None:
+        self._options = {key: value for key, value in locals().items() if key != "self"}
+        self.name = name
+        self.description = description
         self.limits = Limits(max_steps, max_cost, max_tokens, max_seconds, cell_timeout)
         self.transcript = transcript
         if isinstance(kernel, Kernel):
@@ -120,9 +156,27 @@ class Agent:
             on_death=on_death,
             rebuild_seconds=rebuild_seconds,
             snapshot_bytes=snapshot_bytes if snapshot else 0,
-            listener=listener,
+            listener=Telling(listener),
             ask_user=ask_user,
+            approve=approve,
+            checks=(check,) if callable(check) else tuple(check),
+            plan_every=check_plan_every(plan_every),
+            toolbox=Toolbox([]),
         )
+        self._tools = [*tools]
+        self._mcp = [*mcp]
+        self._servers: McpTools | None = None
+        self._subagents = Subagents(
+            agents,
+            cwd=kernel.cwd,
+            transcript=lambda: self.transcript,
+            budget=self._cost_left,
+            tell=self._loop.tell,
+        )
+        self._loop.after_cell = self._subagents.stop
+        if agents:
+            self._loop.min_cell_timeout = CELL_SECONDS
+        self._parent: Mapping[str, Any] | None = None
         self._folder = Path(folder)
         self._instructions = instructions
         self._user_notebook = user_notebook
@@ -142,6 +196,9 @@ class Agent:
     def close(self) -> None:
         """Shut the kernel down; the transcript stays. Safe to call twice."""
         self._loop.kernel.shutdown()
+        self._loop.toolbox.close()
+        if self._servers is not None:
+            self._servers.close()
 
     def interrupt(self) -> None:
         """End the run tidily: the cell or the request that is under way is stopped.
@@ -150,6 +207,36 @@ class Agent:
         `"interrupted"`, its kernel alive.
         """
         self._loop.interrupt()
+        self._subagents.stop()
+
+    def copied(
+        self,
+        *,
+        listener: Listener,
+        parent: Mapping[str, Any],
+        cwd: Path,
+        max_cost: float | None,
+    ) -> Agent:
+        """An agent like this one for a run of its own, which names its `parent` in the notebook.
+
+        `cwd` is for an agent that was given none; `max_cost` in USD counts if it is lower.
+        """
+        if isinstance(self._options["kernel"], Kernel):
+            raise SettingsError(
+                f"Sub-agent {self.name!r} needs the name of a kernel, not a Kernel."
+            )
+        limits = [cost for cost in (self.limits.max_cost, max_cost) if cost is not None]
+        agent = Agent(
+            **self._options
+            | {"listener": listener, "cwd": self._options["cwd"] or cwd}
+            | {"max_cost": min(limits, default=None)}
+        )
+        agent._parent = parent
+        return agent
+
+    def depth(self) -> int:
+        """How many levels of sub-agents stand below this agent."""
+        return self._subagents.depth()
 
     def run(
         self,
@@ -158,13 +245,15 @@ class Agent:
         data: Mapping[str, Any] | None = None,
         files: Sequence[str | Path] = (),
         out: str | Path | None = None,
+        answer_type: Any = None,
     ) -> Run:
         """Solve `task` and return what came of it; the notebook is on disk all along.
 
         Without a `task` a run that was interrupted, failed or killed goes on. `data` are variables
         for the code; `files` are data files that the model is shown a preview of. `out` is the
-        notebook's path for a first run. In the main thread, Ctrl-C ends the run as `interrupt`
-        does, and a second one raises KeyboardInterrupt.
+        notebook's path for a first run. With an `answer_type` (any that pydantic knows) the answer
+        is of that type: the model is told, and of one that does not fit, why. In the main thread,
+        Ctrl-C ends the run as `interrupt` does, and a second one raises KeyboardInterrupt.
 
         Raises DataError, TranscriptError, KernelStartError, or ModelError for a model that cannot
         be asked, before anything is written; and ModelError when the model gives no reply: what
@@ -177,6 +266,9 @@ class Agent:
             raise SettingsError("The task is empty. Say in a sentence what you want to know.")
         check_names(data)
         paths = [data_file(file, self._loop.kernel.cwd) for file in files]
+        self._loop.answer_type = answer_type
+        if answer_type is not None:
+            wanted(answer_type)  # a type that cannot be is told before anything is started
         if self.transcript is not None:
             if task is None and (outcome := self._unrecorded_outcome(self.transcript)):
                 self.transcript.finish(outcome)
@@ -202,7 +294,8 @@ class Agent:
         steps = transcript.task_steps
         if transcript.outcome is not None or transcript.pending or not steps:
             return None
-        limit = self.limits.reached(steps[:-1])
+        before = [entry for entry in transcript.task_entries if entry is not steps[-1]]
+        limit = self.limits.reached(before)
         return outcome_of(steps[-1], limit, death_ends=self._loop.on_death == "stop")
 
     def _begun(self, task: str, out: str | Path | None) -> Transcript:
@@ -210,15 +303,18 @@ class Agent:
         loop = self._loop
         if self.transcript is not None:
             check_model(loop.model)
-            loop.kernel.start()
+            self._start(self.transcript.about)
             return self.transcript
         path = notebook_path(task, folder=self._folder, out=out, user_notebook=self._user_notebook)
-        loop.kernel.start()
-        facts = {
+        self._start({})
+        facts: dict[str, Any] = {
             "max_chars": loop.max_chars,
             "on_death": loop.on_death,
             "rebuild_seconds": loop.rebuild_seconds,
         }
+        facts |= {"snapshot": True} if loop.snapshot_bytes else {}
+        facts |= {"parent": self._parent} if self._parent else {}
+        facts |= {"plan_every": loop.plan_every} if loop.plan_every else {}
         self.transcript = begin(
             loop.model,
             loop.kernel,
@@ -226,10 +322,42 @@ class Agent:
             path=path,
             limits=self.limits,
             instructions=self._instructions,
-            facts=facts | ({"snapshot": True} if loop.snapshot_bytes else {}),
+            facts=facts,
+            tools=loop.toolbox.tools,
             notebook=self._user_notebook,
         )
         return self.transcript
+
+    def _start(self, about: Mapping[str, Any]) -> None:
+        """Start the kernel, with the tools that `about` says the run had and those it has now."""
+        loop = self._loop
+        if not loop.toolbox.tools:
+            loop.toolbox = Toolbox(self._all_tools())
+        loop.kernel.start()
+        if loop.kernel.language == "python":
+            loop.kernel.offer(recorded_offers(about) | loop.toolbox.stubs())
+        elif self._tools or self._mcp or self._subagents:
+            reason = f"kernel {loop.kernel.name!r} is no Python kernel, so its code cannot call it."
+            raise ToolError(loop.toolbox.tools[0].name, reason)
+
+    def _all_tools(self) -> list[Any]:
+        tools: list[Any] = built_in([name for name in self._tools if isinstance(name, str)])
+        tools += [adapted(tool) or tool for tool in self._tools if not isinstance(tool, str)]
+        if self._mcp and self._servers is None:
+            self._servers = mcp_tools(self._mcp)
+        tools += self._servers.tools if self._servers else ()
+        tools += self._subagents.tools()
+        return [*tools, output_reader(self._task_steps)]
+
+    def _cost_left(self) -> float | None:
+        """What is left of the task's budget in USD; None without one."""
+        if self.limits.max_cost is None:
+            return None
+        used = sum(step.usage.cost or 0.0 for step in self._task_steps())
+        return max(self.limits.max_cost - used, 0.000001)  # a limit must be above 0
+
+    def _task_steps(self) -> Sequence[Step]:
+        return self.transcript.task_steps if self.transcript else ()
 
     def _catch_up(self, transcript: Transcript) -> Rebuilt | None:
         """Give the kernel the state of a resumed run; None if there is nothing to be told."""
@@ -276,6 +404,8 @@ class Agent:
                 prompts=loop.prompts,
                 rebuilt=news,
                 notebook=self._user_cells(transcript),
+                tools=loop.toolbox.tools,
+                wanted=wanted(loop.answer_type) if loop.answer_type is not None else "",
             )
             if transcript.tasks:
                 keep(transcript, partial(transcript.add, task), loop.tell)
@@ -297,6 +427,7 @@ class Agent:
 
     def _result(self, transcript: Transcript) -> Run:
         assert transcript.outcome is not None
-        return Run(
-            transcript.answer, transcript.outcome, transcript.usage, transcript.path, transcript
-        )
+        answer, answer_type = transcript.answer, self._loop.answer_type
+        if answer_type is not None and transcript.outcome.status == "answered":
+            answer = typed(answer, answer_type)
+        return Run(answer, transcript.outcome, transcript.usage, transcript.path, transcript)

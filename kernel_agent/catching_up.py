@@ -15,6 +15,7 @@ from kernel_agent.rebuilding import left_out, restore
 from kernel_agent.repeating import Ask, RecordedCell, Repeated, plan_state
 from kernel_agent.steps import CellResult, Rebuilt, Step
 from kernel_agent.stored_state import find, left_to_run
+from kernel_agent.tool_use import recorded_calls
 from kernel_agent.transcript import Transcript
 
 KILLED = (
@@ -80,5 +81,7 @@ def bring_back(
         tell(CellRepeated(repeated.cell.spoken, next(numbers), cells))
         return not stopped()
 
-    rebuilt = restore(kernel, plan, had=had, ask=ask, tell=told)
+    calls = recorded_calls(transcript.entries, transcript.path)
+    rebuilt = restore(kernel, plan, had=had, calls=calls, ask=ask, tell=told)
+    calls.close()
     return replace(rebuilt, restored=tuple(restored.names))

@@ -16,10 +16,13 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from kernel_agent.events import (
+    ApprovalAsked,
     CellRepeated,
     CellStarted,
     Event,
     OutputReceived,
+    PlanFinished,
+    PlanStarted,
     ReplyReceived,
     ReplyRetried,
     ReplyStarted,
@@ -29,6 +32,7 @@ from kernel_agent.events import (
     SnapshotTaken,
     StateRebuilt,
     StepFinished,
+    SubagentTold,
     TranscriptMoved,
 )
 from kernel_agent.observation import output_text
@@ -49,12 +53,13 @@ from kernel_agent.rendering import (
     tail,
     usage_text,
 )
-from kernel_agent.steps import ANSWER_MIME, Output, Rebuilt, Step, Usage
+from kernel_agent.steps import ANSWER_MIME, Output, Plan, Rebuilt, Step, Usage
 from kernel_agent.tracebacks import error_text
 
 REASONING_LINES = 8
 TASK_LINES = 12
 MAX_NAMES = 12
+SUBAGENT_LINES = 6
 STREAM_STYLES = {"stdout": "", "stderr": "dim yellow"}
 
 
@@ -88,6 +93,7 @@ class LiveView:
         self._rest = ""
         self._shown = self._hidden = 0
         self._skipped: set[str] = set()
+        self._asked = ""
 
     def __enter__(self) -> LiveView:
         return self
@@ -136,7 +142,7 @@ class LiveView:
             case ReplyStarted(number, max_steps, usage):
                 self._step, self._usage = f"step {number}/{max_steps}", usage
                 self._phase, self._reply, self._reasoning = "thinking", "", ""
-                self._heading = str(number)
+                self._heading, self._asked = str(number), ""
             case ReplyText(text, True):
                 self._reasoning += text
             case ReplyText(text):
@@ -162,8 +168,18 @@ class LiveView:
                 self._take_notice(event)
 
     def _take_notice(self, event: Event) -> None:
-        """What is seldom told: how a resumed run gets its state, and what went wrong on disk."""
+        """What is seldom told: plans, questions, a resumed run's state, what went wrong on disk."""
         match event:
+            case PlanStarted(number, max_steps, usage):
+                self._step, self._usage = f"step {number}/{max_steps}", usage
+                self._phase, self._reply, self._reasoning = "planning", "", ""
+                self._heading = ""
+            case PlanFinished(plan, usage):
+                self._usage, self._reply, self._reasoning = usage, "", ""
+                self._show_plan(plan)
+            case ApprovalAsked(_, thought, source):
+                self._start_cell(thought, source)
+                self._phase, self._asked = "waiting for you", source
             case CellRepeated(name, number, of):
                 self._phase = f"bringing the state back: {name}, {number} of {of}"
                 if not self._region:
@@ -173,6 +189,8 @@ class LiveView:
                 self._show_rebuilt(rebuilt)
             case SnapshotTaken(skipped=skipped):
                 self._show_skipped(skipped)
+            case SubagentTold(name, event):
+                self._show_subagent(name, event)
             case TranscriptMoved(path, reason):
                 self._path = path
                 self._note(f"The notebook is now {path}: where it was it {reason}", "yellow")
@@ -205,6 +223,33 @@ class LiveView:
         text = "\n".join(filter(None, parts)) or "There were no variables to bring back."
         self._note(text, "yellow" if rebuilt.lost or rebuilt.differing else "dim")
 
+    def _show_subagent(self, name: str, event: Event) -> None:
+        """The steps of a sub-agent, in short, under its name."""
+        match event:
+            case SubagentTold(inner, event):
+                self._show_subagent(f"{name} › {inner}", event)
+            case RunStarted(task):
+                self._indented(name, task.text, "cyan")
+            case StepFinished(number, step) if step.result and step.observation:
+                self._indented(f"{name} {number}", step.thought, "")
+                self._indented("", step.result.source, "dim")
+                self._indented("", step.observation.text, "dim")
+            case RunFinished(outcome, answer):
+                ending = answer_text(answer) if answer is not None else str(outcome)
+                self._indented(f"{name} answers", ending, "green")
+
+    def _indented(self, head: str, text: str, style: str) -> None:
+        lines = safe_text(text).strip().splitlines()
+        if len(lines) > SUBAGENT_LINES:
+            lines = [
+                *lines[:SUBAGENT_LINES],
+                f"… {counted(len(lines) - SUBAGENT_LINES, 'more line')}",
+            ]
+        if head:
+            lines = [f"{safe_text(head)}: {lines[0] if lines else ''}", *lines[1:]]
+        for line in lines:
+            self._print(output_line(f"{INDENT}{line}", style), f"{INDENT}{INDENT}{line}", wide=True)
+
     def _show_skipped(self, skipped: Mapping[str, str]) -> None:
         """Says once of each variable that no snapshot holds it."""
         new = {name: reason for name, reason in skipped.items() if name not in self._skipped}
@@ -236,10 +281,20 @@ class LiveView:
             self._blank()
             self._print(Prose(text), text)
 
+    def _show_plan(self, plan: Plan) -> None:
+        self._blank()
+        self._print(Rule(Text("Plan"), align="left", style="bright_black"), "── Plan ──")
+        self._show_reasoning(plan.reply.reasoning)
+        self._show_thought(plan.said)
+
     def _start_cell(self, thought: str, source: str) -> None:
+        """Prints what is going to run, unless that is what the user has just said yes to."""
         self._phase, self._shown, self._hidden = "running", 0, 0
+        if source == self._asked:
+            return
         self._open_step()
-        self._show_thought(thought)
+        if not self._asked:
+            self._show_thought(thought)
         self._blank()
         code = safe_text(source)
         self._print(Code(code), "\n".join(BAR + line for line in code.splitlines()), wide=True)
@@ -298,7 +353,8 @@ class LiveView:
         if step.result is None:
             if step.observation:
                 self._open_step()
-                self._show_thought(step.thought)
+                if not self._asked:
+                    self._show_thought(step.thought)
                 self._note(step.observation.text, "yellow")
             return
         self._end_stream()

@@ -11,10 +11,12 @@ from kernel_agent.steps import Limit, Outcome, Reply, Step
 def is_answer(steps: Sequence[Step]) -> bool:
     """Whether a reply without code after `steps` of a task is its answer.
 
-    It is once code has run, or if such a reply was asked about just before.
+    It is once code has run, or if such a reply was asked about just before; what was refused since
+    does not count.
     """
     has_run = any(step.result for step in steps)
-    was_asked = bool(steps) and steps[-1].result is None and bool(steps[-1].thought)
+    last = next((step for step in reversed(steps) if not step.refused), None)
+    was_asked = last is not None and last.result is None and bool(last.thought)
     return has_run or was_asked
 
 
@@ -35,11 +37,13 @@ def outcome_of(step: Step, limit: Limit | None, *, death_ends: bool) -> Outcome 
     `limit` is the one that was reached before; `death_ends` whether a dead kernel ends the run.
     """
     if limit is not None:
-        return Outcome("answered" if step.thought.strip() else "limit", limit)
+        is_answered = step.thought.strip() and not step.refused
+        return Outcome("answered" if is_answered else "limit", limit)
     if step.observation is None:
         return Outcome("answered")
     if step.result and step.result.status == "died" and death_ends:
         return Outcome("failed", reason=step.result.reason)
-    if step.result and step.result.status == "ok" and step.result.answer:
+    is_over = step.result and step.result.status == "ok" and step.result.answer
+    if is_over and not step.refused:
         return Outcome("answered")
     return None

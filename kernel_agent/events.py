@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kernel_agent.steps import Outcome, Output, Rebuilt, Reply, Step, Task, Usage
+from kernel_agent.steps import Outcome, Output, Plan, Rebuilt, Reply, Step, Task, Usage
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,35 @@ class ReplyReceived:
     """The reply is complete."""
 
     reply: Reply
+
+
+@dataclass(frozen=True)
+class PlanStarted:
+    """The model is being asked for a plan, before step `number` (from 1) of at most `max_steps`.
+
+    The plan streams in as `ReplyText`.
+    """
+
+    number: int
+    max_steps: int
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class PlanFinished:
+    """The plan is complete and on disk; `usage` is the run's so far."""
+
+    plan: Plan
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class ApprovalAsked:
+    """The code of step `number` is not run before the user says so; `thought` is its prose."""
+
+    number: int
+    thought: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -121,6 +150,17 @@ class TranscriptMoved:
 
 
 @dataclass(frozen=True)
+class SubagentTold:
+    """The sub-agent `name`, which a cell has called, tells an `event` of its own run.
+
+    It comes in the thread of the call; two listeners are never called at once.
+    """
+
+    name: str
+    event: Event
+
+
+@dataclass(frozen=True)
 class RunFinished:
     """The run is over. `answer` is a JSON value or text, `None` without one."""
 
@@ -136,6 +176,9 @@ Event = (
     | ReplyText
     | ReplyRetried
     | ReplyReceived
+    | PlanStarted
+    | PlanFinished
+    | ApprovalAsked
     | CellStarted
     | OutputReceived
     | StepFinished
@@ -143,6 +186,7 @@ Event = (
     | StateRebuilt
     | SnapshotTaken
     | TranscriptMoved
+    | SubagentTold
     | RunFinished
 )
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+from kernel_agent import answers
+from kernel_agent.answer_types import UnfitAnswerError, typed
+from kernel_agent.approving import Approve, Check, Refused, approved, refusal
 from kernel_agent.asking import Asking, Interrupted
 from kernel_agent.ending import closing_step, is_answer, outcome_of
 from kernel_agent.errors import KernelAgentError, TranscriptError
 from kernel_agent.events import (
+    ApprovalAsked,
     CellStarted,
     Event,
-    Listener,
     OutputReceived,
+    PlanFinished,
+    PlanStarted,
     ReplyReceived,
     ReplyStarted,
     RunFinished,
@@ -26,20 +32,37 @@ from kernel_agent.kernel import Kernel
 from kernel_agent.limits import Limits
 from kernel_agent.model import Model
 from kernel_agent.observation import observe
+from kernel_agent.planning import is_due, plan_of
 from kernel_agent.prompts import Prompts
 from kernel_agent.rebuilding import rebuild
 from kernel_agent.repeating import Ask, OnDeath
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
-from kernel_agent.steps import CellResult, Observation, Outcome, Output, Rebuilt, Reply, Step
+from kernel_agent.steps import (
+    CellResult,
+    Message,
+    Note,
+    Observation,
+    Outcome,
+    Output,
+    Rebuilt,
+    Reply,
+    Step,
+)
 from kernel_agent.stored_state import store
+from kernel_agent.telling import Telling
+from kernel_agent.tool_use import recorded_calls, with_kept_calls
+from kernel_agent.tools import Toolbox
 from kernel_agent.transcript import Transcript
+from kernel_agent.transcript.messages import messages_of
 
 
 @dataclass
 class Loop:
     """Drives transcripts on with a model and a kernel; for the options see `Agent`.
 
-    `snapshot_bytes` is 0 where no snapshots are wanted.
+    `snapshot_bytes` is 0 where no snapshots are wanted. `after_cell` is called when a cell is
+    over; a cell may run for `min_cell_timeout` seconds even if its limit is lower. An answer must
+    be of `answer_type`, if there is one.
     """
 
     model: Model
@@ -50,8 +73,15 @@ class Loop:
     on_death: OnDeath
     rebuild_seconds: float
     snapshot_bytes: int
-    listener: Listener | None
+    listener: Telling
     ask_user: Ask | None
+    approve: Approve | None
+    checks: tuple[Check, ...]
+    plan_every: int
+    toolbox: Toolbox
+    after_cell: Callable[[], None] = lambda: None
+    min_cell_timeout: float = 0.0
+    answer_type: Any = None
     interrupted: bool = False
     _asking: Asking | None = None
 
@@ -63,21 +93,17 @@ class Loop:
         self.kernel.interrupt()
 
     def tell(self, event: Event) -> None:
-        """Tell the listener, if there is one."""
-        if self.listener is not None:
-            self.listener(event)
+        """Tell the listeners, if there are any."""
+        self.listener(event)
 
     def steps(self, transcript: Transcript) -> Iterator[Step]:
         """Drive `transcript` on, one step at a time, until its last task has an outcome."""
         try:
             while transcript.outcome is None:
-                limit = self.limits.reached(transcript.task_steps)
+                self._plan(transcript)
+                limit = self.limits.reached(transcript.task_entries)
                 reply = self._ask(transcript)
-                step = (
-                    closing_step(reply, language=self._language)
-                    if limit
-                    else self._act(reply, transcript)
-                )
+                step = self._close(reply, transcript) if limit else self._act(reply, transcript)
                 keep(transcript, partial(transcript.add, step), self.tell)
                 self.tell(StepFinished(len(transcript.task_steps), step, transcript.usage))
                 self._take_snapshot(transcript, step)
@@ -97,50 +123,130 @@ class Loop:
     def _ask(self, transcript: Transcript) -> Reply:
         number = len(transcript.task_steps) + 1
         self.tell(ReplyStarted(number, self.limits.max_steps, transcript.usage))
-        asking = Asking(self.model, transcript.messages(), streams=bool(self.listener))
+        reply = self._reply(transcript.messages())
+        self.tell(ReplyReceived(reply))
+        return reply
+
+    def _reply(self, messages: Sequence[Message]) -> Reply:
+        asking = Asking(self.model, messages, streams=bool(self.listener))
         self._asking = asking
         try:
             if self.interrupted:  # between two steps, when there was nothing to be stopped
                 raise Interrupted
-            reply = asking.reply(self.tell)
+            return asking.reply(self.tell)
         finally:
             self._asking = None
-        self.tell(ReplyReceived(reply))
-        return reply
+
+    def _plan(self, transcript: Transcript) -> None:
+        """Ask for a plan if one is due; nothing of it is run."""
+        entries = transcript.task_entries
+        if not is_due(entries, self.plan_every) or self.limits.reached(entries):
+            return
+        number = len(transcript.task_steps) + 1
+        self.tell(PlanStarted(number, self.limits.max_steps, transcript.usage))
+        asked = self.prompts.render("plan", is_made=False, limit="")
+        reply = self._reply(messages_of(transcript.system, (*transcript.entries, Note(asked))))
+        plan = plan_of(reply, asked=asked, language=self._language)
+        limit = self.limits.reached((*entries, plan)) or ""
+        plan = replace(plan, told=self.prompts.render("plan", is_made=True, limit=limit))
+        keep(transcript, partial(transcript.add, plan), self.tell)
+        self.tell(PlanFinished(plan, transcript.usage))
 
     def _act(self, reply: Reply, transcript: Transcript) -> Step:
         """Do what the reply says and observe what comes of it."""
         match read_reply(reply, language=self._language):
             case RunCode(thought, source, said):
-                step = Step(reply, said, thought, CellResult(source))
+                allowed = self._approved(thought, source, transcript)
+                if isinstance(allowed, Refused):
+                    # Nothing ran, so the code is shown where the prose is.
+                    step = Step(reply, said, said, refused=allowed.reason)
+                    return self.observed(step, transcript, is_code=True)
+                step = Step(reply, said, thought, CellResult(allowed))
                 step = replace(step, result=self._execute(step, transcript))
-                return self.observed(step, transcript, rebuilt=self._rebuild(step, transcript))
+                step = self._checked(step, transcript)
+                edited = allowed if allowed != source else ""
+                rebuilt = self._rebuild(step, transcript)
+                return self.observed(step, transcript, edited=edited, rebuilt=rebuilt)
             case Answer(text, said) if is_answer(transcript.task_steps):
-                return Step(reply, said, text)
+                step = self._checked(Step(reply, said, text), transcript)
+                return self.observed(step, transcript) if step.refused else step
             case Answer(text, said):
                 return self.observed(Step(reply, said, text), transcript, is_question=True)
             case Unusable(reason, said):
                 return self.observed(Step(reply, said), transcript, unusable=reason)
+
+    def _close(self, reply: Reply, transcript: Transcript) -> Step:
+        """The last step, whose reply a limit has asked for."""
+        step = closing_step(reply, language=self._language)
+        step = self._checked(step, transcript)
+        if not step.refused:
+            return step
+        text = self.prompts.render("refused", refused=step.refused)
+        return replace(step, observation=Observation(text))
+
+    def _approved(self, thought: str, source: str, transcript: Transcript) -> str | Refused:
+        """The source that may run."""
+        if self.approve is None:
+            return source
+        self.tell(ApprovalAsked(len(transcript.task_steps) + 1, thought, source))
+        allowed = approved(source, self.approve)
+        # Who ends the run while being asked has not said yes.
+        return Refused("The user ended the run before.") if self.interrupted else allowed
+
+    def _checked(self, step: Step, transcript: Transcript) -> Step:
+        """`step`, refused if it has an answer that the checks do not take."""
+        result = step.result
+        if result is None and step.thought.strip():
+            return replace(step, refused=self._refusal(step.thought, transcript))
+        if result is None or result.status != "ok" or result.answer is None:
+            return step
+        folder = transcript.path.parent if transcript.path else None
+        answer = answers.decoded(result.answer, folder=folder)
+        return replace(step, refused=self._refusal(answer, transcript))
+
+    def _refusal(self, answer: Any, transcript: Transcript) -> str:
+        """Why the answer is not taken: it is of another type than was wanted, or a check fails."""
+        if self.answer_type is not None:
+            try:
+                answer = typed(answer, self.answer_type)
+            except UnfitAnswerError as error:
+                return str(error)
+        return refusal(answer, transcript, self.checks)
 
     def _execute(self, step: Step, transcript: Transcript) -> CellResult:
         """Run the step's code; the reply is on disk before."""
         assert step.result is not None
         keep(transcript, partial(transcript.begin, step), self.tell)
         self.tell(CellStarted(len(transcript.task_steps) + 1, step.thought, step.result.source))
-        return self.kernel.execute(
+        timeout = self.limits.cell_seconds(transcript.task_entries, at_least=self.min_cell_timeout)
+        result = self.kernel.execute(
             step.result.source,
-            timeout=self.limits.cell_seconds(transcript.task_steps),
+            timeout=timeout,
             listen=self._output_received if self.listener else None,
             progress=transcript.show,
             ask=self.ask_user,
+            serve=self._serve if self.toolbox.tools else None,
         )
+        self.after_cell()
+        folder = self.kernel.border_folder
+        result = with_kept_calls(result, source=folder, notebook=transcript.path)
+        return answers.keep(result, source=self.kernel.answer_folder, notebook=transcript.path)
+
+    def _serve(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        return self.toolbox.serve(name, arguments, folder=self.kernel.border_folder)
 
     def _rebuild(self, step: Step, transcript: Transcript) -> Rebuilt | None:
         """Bring the kernel back if the step's cell has ended it; None if it lives."""
         if step.result is None or step.result.status != "died" or self.on_death == "stop":
             return None
         entries = (*transcript.entries, step)
-        return rebuild(self.kernel, entries, policy=self.on_death, max_seconds=self.rebuild_seconds)
+        return rebuild(
+            self.kernel,
+            entries,
+            policy=self.on_death,
+            max_seconds=self.rebuild_seconds,
+            calls=recorded_calls(entries, transcript.path),
+        )
 
     def observed(
         self,
@@ -149,14 +255,17 @@ class Loop:
         *,
         unusable: str = "",
         is_question: bool = False,
+        is_code: bool = False,
+        edited: str = "",
         rebuilt: Rebuilt | None = None,
     ) -> Step:
         """`step` with what the model is shown of it.
 
         `unusable` says why the reply could not be used, `is_question` that it may be the answer,
-        `rebuilt` what a kernel that was started anew holds.
+        `is_code` that its code was refused, `edited` is the source that the user had run in its
+        place, `rebuilt` what a kernel that was started anew holds.
         """
-        steps = (*transcript.task_steps, step)
+        entries = (*transcript.task_entries, step)
         result = step.result
         seen = Observation("")
         if result is not None:
@@ -167,12 +276,15 @@ class Loop:
             text=seen.text,
             unusable=unusable,
             is_answer_question=is_question,
+            code_refused=step.refused if is_code else "",
+            refused="" if is_code else step.refused,
+            edited=edited,
             answer_refused=bool(result and result.answer and result.status != "ok"),
             rebuilt=rebuilt,
             language=self.kernel.language,
-            step=len(steps),
+            step=len(transcript.task_steps) + 1,
             max_steps=self.limits.max_steps,
-            limit=self.limits.reached(steps) or "",
+            limit=self.limits.reached(entries) or "",
         )
         return replace(step, observation=Observation(text, seen.images))
 
@@ -184,7 +296,7 @@ class Loop:
 
     def _finish(self, transcript: Transcript, outcome: Outcome) -> None:
         keep(transcript, partial(transcript.finish, outcome), self.tell)
-        self.tell(RunFinished(outcome, transcript.answer, transcript.usage, transcript.path))
+        self.tell(RunFinished(outcome, transcript.plain_answer, transcript.usage, transcript.path))
 
     @property
     def _language(self) -> str:

@@ -17,6 +17,8 @@ from kernel_agent.model import Model
 from kernel_agent.observation import observe
 from kernel_agent.prompts import Prompts
 from kernel_agent.steps import Rebuilt, Task
+from kernel_agent.tool_use import about_tools, stand_ins
+from kernel_agent.tools import Tool, kernel_source
 from kernel_agent.transcript import Transcript, new_path
 from kernel_agent.transcript.paths import free_path
 
@@ -41,6 +43,7 @@ by_month""",
     "bash": """\
 awk -F, 'NR > 1 { s[substr($1, 6, 2)] += $2 } END { for (m in s) print m, s[m] }' orders.csv""",
 }
+READER = "read_output"  # the tool that is always there; the prompt has a line for it
 NO_PREVIEW = "a file that is there. This kernel gives no preview of it, so look into it first."
 LANGUAGES = {"python": "Python", "r": "R", "bash": "Bash"}
 
@@ -54,12 +57,13 @@ def begin(
     limits: Limits,
     instructions: str,
     facts: Mapping[str, Any],
+    tools: Sequence[Tool] = (),
     notebook: Path | None = None,
 ) -> Transcript:
     """The transcript of a new run, not saved yet; the kernel must have been started.
 
-    `facts` are further ones for the metadata. With `notebook` it begins with the cells of that
-    notebook of the user's.
+    `facts` are further ones for the metadata, `tools` what the code can call. With `notebook` it
+    begins with the cells of that notebook of the user's.
 
     Raises ModelError if the model says that it cannot be asked.
     """
@@ -76,6 +80,8 @@ def begin(
         images=model.takes_images,
         max_steps=limits.max_steps,
         cell_timeout=f"{limits.cell_timeout:g}",
+        tools=[tool.stub for tool in tools if tool.name != READER],
+        can_read_outputs=any(tool.name == READER for tool in tools) and language == "python",
         instructions=instructions,
     )
     about = {
@@ -88,11 +94,12 @@ def begin(
             "packages": list(kernel.packages),
         },
         "limits": limits.about(),
+        "tools": about_tools(tools),
         **facts,
         "kernelspec": kernel.kernelspec,
         "language_info": kernel.info.get("language_info", {}),
     }
-    prelude = PRELUDE if language == "python" else ""
+    prelude = "\n\n".join([PRELUDE, stand_ins(tools)]).rstrip() if language == "python" else ""
     if notebook is not None:
         return Transcript.continuing(
             notebook, system, path=path, cwd=kernel.cwd, prelude=prelude, about=about
@@ -116,11 +123,14 @@ def take_on(
     prompts: Prompts,
     rebuilt: Rebuilt | None = None,
     notebook: str = "",
+    tools: Sequence[Tool] = (),
+    wanted: str = "",
 ) -> Task:
     """Give the kernel the data, and make the task that the model is sent.
 
     `rebuilt` is what the model is to know of the kernel's state, `notebook` the text of the
-    user's notebook.
+    user's notebook, `tools` those of which some may run in the kernel, `wanted`
+    what the answer must be.
 
     Raises DataError if the kernel cannot read a value that it is given, or is no Python kernel.
     """
@@ -128,6 +138,9 @@ def take_on(
         reason = f"variables go to Python only, and kernel {kernel.name!r} is none. Give a file."
         raise DataError(", ".join(data), reason)
     setup = _give(data, transcript, kernel) if data else ""
+    if not transcript.tasks and (source := kernel_source(tools)):
+        run_setup(kernel, source, "the tools that run in the kernel")
+        setup = f"{source}\n\n{setup}".rstrip()
     prompt = prompts.render(
         "task",
         task=text.strip(),
@@ -135,6 +148,7 @@ def take_on(
         rebuilt=rebuilt,
         notebook=notebook,
         is_attached=not kernel.is_ours,
+        wanted=wanted,
         files=kernel.previews("files", files) or [f"{file}: {NO_PREVIEW}" for file in files],
         variables=kernel.previews("variables", list(data)),
     )
@@ -182,8 +196,13 @@ def _give(data: Mapping[str, Any], transcript: Transcript, kernel: Kernel) -> st
     number = f"-{len(transcript.tasks) + 1}" if transcript.tasks else ""
     folder = path.with_name(f"{path.stem}-data{number}").absolute()
     given = give(data, folder=folder, cwd=kernel.cwd)
-    result = kernel.execute(given.source, counted=False)
+    run_setup(kernel, given.source, ", ".join(data))
+    return given.source
+
+
+def run_setup(kernel: Kernel, source: str, what: str) -> None:
+    """Execute what a task begins with. Raises DataError, which names `what` it is, if it fails."""
+    result = kernel.execute(source, counted=False)
     if result.status != "ok":
         said = observe(result, max_chars=1000).text
-        raise DataError(", ".join(data), f"the kernel could not read it:\n{said}")
-    return given.source
+        raise DataError(what, f"the kernel could not read it:\n{said}")

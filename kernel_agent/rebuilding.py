@@ -10,6 +10,7 @@ from kernel_agent.kernel import Kernel
 from kernel_agent.observation import observe
 from kernel_agent.repeating import (
     Ask,
+    Calls,
     OnDeath,
     Plan,
     RecordedCell,
@@ -24,7 +25,12 @@ _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
 def rebuild(
-    kernel: Kernel, entries: Sequence[Entry], *, policy: OnDeath, max_seconds: float
+    kernel: Kernel,
+    entries: Sequence[Entry],
+    *,
+    policy: OnDeath,
+    max_seconds: float,
+    calls: Calls | None = None,
 ) -> Rebuilt:
     """Restart `kernel`, which a cell has ended, and give it back what it held.
 
@@ -43,7 +49,7 @@ def rebuild(
         reason = f"The earlier cells were not run again, since they had taken {seconds:.0f} s."
     kernel.restart()
     plan = _setups(plan) if reason else plan
-    return restore(kernel, plan, had=left_out(entries, plan), reason=reason)
+    return restore(kernel, plan, had=left_out(entries, plan), reason=reason, calls=calls)
 
 
 def restore(
@@ -52,19 +58,22 @@ def restore(
     *,
     had: Iterable[str],
     reason: str = "",
+    calls: Calls | None = None,
     ask: Ask | None = None,
     tell: Callable[[Repeated], bool] = lambda repeated: True,
 ) -> Rebuilt:
     """Execute `plan` (see `plan_state`) in a fresh `kernel`, to the end or until it cannot be.
 
-    `had` are names of variables that were there and that `plan` does not make. `tell` gets every
-    cell, and says whether to go on. `reason` says why `plan` is not all of it.
+    `had` are names of variables that were there and that `plan` does not make. `calls` answers the
+    calls of tools. `tell` gets every cell, and says whether to go on. `reason` says why `plan` is
+    not all of it.
+
     Raises KernelStartError if a cell ends the kernel and it does not start again.
     """
     differing: list[str] = []
     lost = dict.fromkeys(had)
     back: dict[str, None] = {}
-    for repeated in repeat(kernel, plan, ask=ask):
+    for repeated in repeat(kernel, plan, calls=calls, ask=ask):
         was, now = repeated.cell.result, repeated.result
         back |= dict.fromkeys(was.variables)
         lost |= dict.fromkeys(name for name in was.variables if name not in now.variables)

@@ -12,13 +12,15 @@ from kernel_agent.events import (
     CellStarted,
     Event,
     OutputReceived,
+    PlanFinished,
+    PlanStarted,
     ReplyReceived,
     ReplyStarted,
     RunFinished,
     RunStarted,
     StepFinished,
 )
-from kernel_agent.steps import CellResult, Outcome, Step, Task, Usage, UserCell
+from kernel_agent.steps import CellResult, Outcome, Plan, Step, Task, Usage, UserCell
 from kernel_agent.transcript import Transcript
 from kernel_agent.transcript.cells import answer_value
 
@@ -44,6 +46,10 @@ def transcript_events(transcript: Transcript) -> Iterator[Event]:
             continue
         if isinstance(entry, UserCell):
             yield from _cell_events(0, "", entry.result)
+        if isinstance(entry, Plan):
+            yield PlanStarted(number + 1, max_steps, usage)
+            usage += entry.usage
+            yield PlanFinished(entry, usage)
         if not isinstance(entry, Step):
             continue
         number += 1
@@ -59,7 +65,7 @@ def transcript_events(transcript: Transcript) -> Iterator[Event]:
     outcome = transcript.outcome or Outcome(
         "failed", reason="its end is not recorded: it still goes on, or its process was killed"
     )
-    yield RunFinished(outcome, transcript.answer, usage, transcript.path)
+    yield RunFinished(outcome, transcript.plain_answer, usage, transcript.path)
 
 
 def event_json(event: Event) -> dict[str, Any]:
@@ -89,6 +95,8 @@ def _fact(transcript: Transcript, group: str, name: str) -> Any:
 
 
 def _answer(step: Step) -> Any:
+    if step.refused:
+        return None
     if step.result and step.result.answer:
         return answer_value(step.result.answer)
     return None if step.result or step.observation else step.thought or None

@@ -45,10 +45,13 @@ def _visible(character: str) -> str:
 
 
 def answer_text(answer: Any) -> str:
-    """An answer as text: a string as it is, anything else as JSON."""
+    """An answer as text: a string as it is, JSON as such, a table or the like as it prints."""
     if isinstance(answer, str):
         return safe_text(answer)
-    return safe_text(json.dumps(answer, indent=2, ensure_ascii=False))
+    try:
+        return safe_text(json.dumps(answer, indent=2, ensure_ascii=False))
+    except (TypeError, ValueError):
+        return safe_text(str(answer))
 
 
 @dataclass(frozen=True)

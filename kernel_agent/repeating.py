@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol
 
 from kernel_agent.errors import DataError
 from kernel_agent.kernel import Kernel
+from kernel_agent.kernel.serving import Serve
 from kernel_agent.observation import observe
 from kernel_agent.steps import CellResult, Entry, Step, Task, UserCell
 
@@ -16,6 +18,14 @@ OnDeath = Literal["rebuild", "restart", "stop"]
 
 Ask = Callable[[str, bool], str]
 """Answers a cell's `input()` and `getpass()`: gets the prompt, and whether it is for a password."""
+
+
+class Calls(Protocol):
+    """Answers the calls of tools that a cell makes: from the record, or anew."""
+
+    def serve_for(self, cell: str, *, folder: Path | None) -> Serve:
+        """What answers the calls of one execution of `cell`; large values lie in `folder`."""
+
 
 LONGER = 10.0  # how many times its recorded seconds a cell may take when it is executed again
 SPARE_SECONDS = 60.0  # and this on top: machines differ
@@ -83,12 +93,15 @@ def plan_state(entries: Iterable[Entry]) -> list[Task | RecordedCell]:
     ]
 
 
-def repeat(kernel: Kernel, plan: Plan, *, ask: Ask | None = None) -> Iterator[Repeated]:
+def repeat(
+    kernel: Kernel, plan: Plan, *, calls: Calls | None = None, ask: Ask | None = None
+) -> Iterator[Repeated]:
     """Execute `plan` in `kernel`; yields each cell when it is over.
 
     A cell that was stopped at the time runs for as long as it ran then; others may take longer
     than they did, within bounds. A call of `input()` gets the recorded answer, `getpass()` that
-    of `ask`. Ends when a cell has ended the kernel, after yielding it.
+    of `ask`; calls of tools are answered by `calls`. Ends when a cell has ended the kernel, after
+    yielding it.
 
     Raises DataError if variables that were given with a task cannot be given again.
     """
@@ -96,7 +109,7 @@ def repeat(kernel: Kernel, plan: Plan, *, ask: Ask | None = None) -> Iterator[Re
         if isinstance(item, Task):
             _set_up(kernel, item)
             continue
-        result = _execute(kernel, item.result, ask)
+        result = _execute(kernel, item, calls, ask)
         yield Repeated(item, result)
         if result.status == "died":
             return
@@ -108,6 +121,7 @@ def repeat_all(
     *,
     on_death: OnDeath,
     rebuild_seconds: float = 60.0,
+    calls: Calls | None = None,
     ask: Ask | None = None,
 ) -> Iterator[Repeated]:
     """Execute every cell of `entries`, also those that failed at the time or killed the kernel.
@@ -120,7 +134,7 @@ def repeat_all(
     plan = plan_all(entries)
     begin = 0
     while begin < len(plan):
-        for repeated in repeat(kernel, plan[begin:], ask=ask):
+        for repeated in repeat(kernel, plan[begin:], calls=calls, ask=ask):
             begin = plan.index(repeated.cell, begin) + 1
             yield repeated
         if kernel.is_alive or begin == len(plan):
@@ -131,7 +145,8 @@ def repeat_all(
         seconds = sum(item.result.seconds for item in back if isinstance(item, RecordedCell))
         if on_death != "rebuild" or seconds > rebuild_seconds:
             back = [item for item in before if isinstance(item, Task)]
-        if any(repeated.result.status == "died" for repeated in repeat(kernel, back, ask=ask)):
+        again = repeat(kernel, back, calls=calls, ask=ask)
+        if any(repeated.result.status == "died" for repeated in again):
             kernel.restart()
 
 
@@ -150,7 +165,10 @@ def _left_variables(item: Task | RecordedCell) -> bool:
     return isinstance(item, RecordedCell) and bool(item.result.variables)
 
 
-def _execute(kernel: Kernel, recorded: CellResult, ask: Ask | None) -> CellResult:
+def _execute(
+    kernel: Kernel, cell: RecordedCell, calls: Calls | None, ask: Ask | None
+) -> CellResult:
+    recorded = cell.result
     timeout = recorded.seconds * LONGER + SPARE_SECONDS
     if recorded.stopped_by:
         timeout = max(SHORTEST, recorded.seconds)
@@ -162,4 +180,9 @@ def _execute(kernel: Kernel, recorded: CellResult, ask: Ask | None) -> CellResul
             return known
         return ask(prompt, is_password) if ask else ""
 
-    return kernel.execute(recorded.source, timeout=timeout, ask=answer if recorded.inputs else None)
+    return kernel.execute(
+        recorded.source,
+        timeout=timeout,
+        ask=answer if recorded.inputs else None,
+        serve=calls.serve_for(cell.name, folder=kernel.border_folder) if calls else None,
+    )

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, get_args
 
+from kernel_agent.built_in_tools import built_in
+from kernel_agent.call_record import RecordedCalls
 from kernel_agent.comparing.comparison import Comparison, Difference, Measure, Verdict, compare
 from kernel_agent.comparing.normalising import compile_ignored, load_rules
 from kernel_agent.comparing.text_drift import TOLERANCE
 from kernel_agent.ctrl_c import first_ctrl_c
 from kernel_agent.errors import KernelError, SettingsError
 from kernel_agent.kernel import Kernel
-from kernel_agent.repeating import Ask, OnDeath, RecordedCell, Repeated, plan_all, repeat_all
+from kernel_agent.repeating import Ask, Calls, OnDeath, RecordedCell, Repeated, plan_all, repeat_all
 from kernel_agent.rewriting import check_out, rewrite
 from kernel_agent.steps import CellResult
+from kernel_agent.tool_use import LiveCalls, recorded_calls, recorded_offers
+from kernel_agent.tools import Toolbox
 from kernel_agent.transcript import Transcript
 
 HOLDING: tuple[Verdict, ...] = (
@@ -115,6 +119,7 @@ def replay(
     rules: Path | None = None,
     out: Path | str | None = None,
     repeat: int = 1,
+    live_tools: Iterable[Any] = (),
     listener: ReplayListener | None = None,
     ask_user: Ask | None = None,
     on_progress: Callable[[str], None] | None = None,
@@ -126,9 +131,10 @@ def replay(
     as for `Kernel`. `strict`, `ignore` (regular expressions), `tolerance` and `rules` (a TOML
     file) say what counts as a difference, see `Measure`. With `repeat`, everything is executed so
     many times, in as many kernels, to tell drift from what never comes out twice alike. `out` is
-    where a notebook with the outputs of now is written, if every cell was run. A cell's `input()`
-    gets the recorded answer, `getpass()` that of `ask_user`. In the main thread Ctrl-C ends the
-    replay: the cells that are left are `"not run"`.
+    where a notebook with the outputs of now is written, if every cell was run. Calls of tools are
+    answered from the record, or by `live_tools` if any are given. A cell's `input()` gets the
+    recorded answer, `getpass()` that of `ask_user`. In the main thread Ctrl-C ends the replay: the
+    cells that are left are `"not run"`.
 
     Raises SettingsError for a bad option, TranscriptError if the notebook cannot be read or `out`
     exists, KernelStartError.
@@ -143,13 +149,17 @@ def replay(
     place = Path(out) if out is not None else None
     if place is not None:
         check_out(transcript, place)
-    replaying = _Replaying(transcript, measure, listener, ask_user)
+    live_tools = [*live_tools]
+    names = [tool for tool in live_tools if isinstance(tool, str)]
+    toolbox = Toolbox([*built_in(names), *(tool for tool in live_tools if tool not in names)])
+    replaying = _Replaying(transcript, measure, toolbox, listener, ask_user)
     options = _environment(transcript, kernel, python, packages)
     about: dict[str, Any] = {}
     for number in range(1, repeat + 1):
         if not replaying.interrupted:
             fresh = Kernel(**options, cwd=transcript.cwd, env=env, on_progress=on_progress)
             about = replaying.execute(fresh, number, repeat)
+    toolbox.close()
     cells = replaying.finish()
     problems = [*map(str, transcript.problems), *replaying.problems]
     if place is not None and any(cell.now is None for cell in cells):
@@ -168,6 +178,7 @@ class _Replaying:
         self,
         transcript: Transcript,
         measure: Measure,
+        toolbox: Toolbox,
         listener: ReplayListener | None,
         ask: Ask | None,
     ) -> None:
@@ -175,6 +186,7 @@ class _Replaying:
         self.problems: list[str] = []
         self._transcript = transcript
         self._measure = measure
+        self._toolbox = toolbox
         self._tell = listener or (lambda event: None)
         self._ask = ask
         self._plan = [one for one in plan_all(transcript.entries) if isinstance(one, RecordedCell)]
@@ -199,12 +211,19 @@ class _Replaying:
 
         policy: Any = self._transcript.about.get("on_death", "rebuild")
         on_death: OnDeath = policy if policy in get_args(OnDeath) else "rebuild"
+        seconds = self._transcript.about.get("rebuild_seconds")
         results: list[CellResult] = []
         with first_ctrl_c(interrupt), kernel:
             if not self._transcript.tasks and kernel.language == "python":
                 kernel.execute(NARROW, counted=False)
+            calls = self._calls(kernel)
             repeated = repeat_all(
-                kernel, self._transcript.entries, on_death=on_death, ask=self._ask
+                kernel,
+                self._transcript.entries,
+                on_death=on_death,
+                rebuild_seconds=seconds if isinstance(seconds, int | float) else 60.0,
+                calls=calls,
+                ask=self._ask,
             )
             try:
                 while not self.interrupted and (one := next(repeated, None)):
@@ -215,8 +234,19 @@ class _Replaying:
                         self._add(self._compared(one))
             except KernelError as error:
                 self.problems.append(str(error))
+            if isinstance(calls, RecordedCalls):
+                calls.close()
+                self.problems += map(str, calls.mismatches)
             self._rounds.append(results)
             return _about(kernel)
+
+    def _calls(self, kernel: Kernel) -> Calls:
+        """What answers the tools, which the kernel is given as the run's kernel had them."""
+        if self._toolbox.tools:
+            kernel.offer(recorded_offers(self._transcript.about) | self._toolbox.stubs())
+            return LiveCalls(self._toolbox)
+        kernel.offer(recorded_offers(self._transcript.about))
+        return recorded_calls(self._transcript.entries, self._transcript.path)
 
     def finish(self) -> tuple[ReplayedCell, ...]:
         """All cells, those that were not run too."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kernel_agent.agent import Agent
 from kernel_agent.errors import SettingsError, TranscriptError
@@ -14,6 +14,10 @@ from kernel_agent.steps import Message, Reply
 from kernel_agent.transcript import Transcript
 from kernel_agent.transcript.paths import free_path
 
+if TYPE_CHECKING:
+    from kernel_agent.transformers_model import TransformersModel
+
+LOCAL = "transformers/"
 LIMITS = ("max_steps", "max_cost", "max_tokens", "max_seconds", "cell_timeout")
 
 AnyModel = Model | str | Callable[[list[Message]], str | Reply]
@@ -98,13 +102,15 @@ def _recorded_options(transcript: Transcript) -> dict[str, Any]:
         options["on_death"] = policy
     if isinstance(seconds := about.get("rebuild_seconds"), int | float):
         options["rebuild_seconds"] = seconds
+    if type(plan_every := about.get("plan_every")) is int and plan_every > 0:
+        options["plan_every"] = plan_every
     if about.get("snapshot") is True:
         options["snapshot"] = True
     options["cwd"] = transcript.cwd
     return options
 
 
-def _recorded_model(transcript: Transcript) -> LiteLLM:
+def _recorded_model(transcript: Transcript) -> LiteLLM | TransformersModel:
     """The model that the run had, with its parameters; keys come from the environment.
 
     Raises SettingsError if none is recorded.
@@ -112,7 +118,16 @@ def _recorded_model(transcript: Transcript) -> LiteLLM:
     model = _facts(transcript.about, "model")
     if not isinstance(name := model.get("name"), str):
         raise SettingsError("The notebook does not say which model the run had. Name one.")
-    return LiteLLM(name, **_facts(model, "parameters"))
+    return model_named(name, _facts(model, "parameters"))
+
+
+def model_named(name: str, parameters: Mapping[str, Any]) -> LiteLLM | TransformersModel:
+    """The model of this name: one in this process if it begins with `transformers/`."""
+    if name.startswith(LOCAL):
+        from kernel_agent.transformers_model import TransformersModel  # noqa: PLC0415 - an extra
+
+        return TransformersModel(name.removeprefix(LOCAL), **parameters)
+    return LiteLLM(name, **parameters)
 
 
 def _of_run(path: Path) -> Transcript:

@@ -21,8 +21,9 @@ class Settings:
     """What a run is started with.
 
     `max_cost` is in USD, `max_seconds` and `cell_timeout` in seconds, `max_chars` in characters
-    of one observation; None is no limit. `sources` says for each of the others where it comes
-    from: `"--model"`, `"KERNEL_AGENT_MODEL"`, `"…/config.toml line 3"` or `"default"`.
+    of one observation; None is no limit. `plan_every` counts steps, 0 is never. `sources` says for
+    each of the others where it comes from: `"--model"`, `"KERNEL_AGENT_MODEL"`,
+    `"…/config.toml line 3"` or `"default"`.
     """
 
     model: str | None = None
@@ -35,6 +36,7 @@ class Settings:
     max_seconds: float | None = None
     cell_timeout: float = 120.0
     max_chars: int = 8000
+    plan_every: int = 0
     prompts: Path | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -132,8 +134,14 @@ def _folder(value: object) -> Path:
 
 
 def _count(value: object) -> int:
+    if _count_or_none(value) == 0:
+        raise ValueError
+    return _count_or_none(value)
+
+
+def _count_or_none(value: object) -> int:
     # bool is an int to Python, and `max_steps = true` a mistake to everybody else.
-    if isinstance(value, bool) or not isinstance(value, int | str) or int(value) < 1:
+    if isinstance(value, bool) or not isinstance(value, int | str) or int(value) < 0:
         raise ValueError
     return int(value)
 
@@ -158,5 +166,6 @@ _PARSERS: dict[str, tuple[Callable[[object], Any], str]] = {
     "max_seconds": (_amount, "a number of seconds above 0"),
     "cell_timeout": (_amount, "a number of seconds above 0"),
     "max_chars": (_count, "a whole number from 1"),
+    "plan_every": (_count_or_none, "a whole number from 0, which is never"),
     "prompts": (_folder, "the path of a folder"),
 }

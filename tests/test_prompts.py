@@ -25,6 +25,8 @@ OPTIONS = {
         "images": [False, True],
         "max_steps": [20],
         "cell_timeout": ["120"],
+        "tools": [[], ['def add(a: int) -> int:\n    """Add."""', "def two(): ..."]],
+        "can_read_outputs": [False, True],
         "instructions": ["", "Answer in French."],
     },
     "task": {
@@ -35,11 +37,15 @@ OPTIONS = {
         "rebuilt": REBUILT,
         "notebook": ["", "[cell 1, code]\n1 + 1"],
         "is_attached": [False, True],
+        "wanted": ["", "The value must be an int."],
     },
     "observation": {
         "text": ["42"],
         "unusable": ["", "It was empty."],
         "is_answer_question": [False, True],
+        "code_refused": ["", "The user refused it."],
+        "edited": ["", "x = 2"],
+        "refused": ["", "Too small."],
         "answer_refused": [False, True],
         "rebuilt": REBUILT,
         "language": ["python"],
@@ -48,6 +54,9 @@ OPTIONS = {
         "limit": ["", "max_steps", "max_cost", "max_tokens", "max_seconds"],
     },
     "rebuilt": {"rebuilt": REBUILT[1:]},
+    "plan": {"is_made": [False, True], "limit": ["", "max_cost"]},
+    "limit": {"limit": ["max_steps", "max_cost", "max_tokens", "max_seconds"]},
+    "refused": {"refused": ["Too small."]},
 }
 
 

@@ -23,6 +23,7 @@ from kernel_agent.steps import (
     Reply,
     Step,
     Task,
+    ToolCall,
     Usage,
     UserCell,
 )
@@ -101,6 +102,8 @@ usages = st.builds(
 )
 replies = st.builds(Reply, texts, texts, st.none() | texts, usages)
 observations = st.builds(Observation, texts, st.lists(images, max_size=3).map(tuple))
+arguments = st.fixed_dictionaries({"args": st.lists(json_values, max_size=2)})
+calls = st.builds(ToolCall, texts, arguments, json_values, texts, seconds, usages)
 results = st.builds(
     CellResult,
     texts,
@@ -113,6 +116,7 @@ results = st.builds(
     st.dictionaries(texts, texts, max_size=2),
     texts,
     st.lists(st.none() | texts, max_size=2).map(tuple),
+    st.lists(calls, max_size=2).map(tuple),
 )
 notes = st.builds(Note, texts)
 tasks = st.builds(Task, texts, texts, st.lists(images, max_size=2).map(tuple), texts)

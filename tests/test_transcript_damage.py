@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -93,6 +94,8 @@ def source_of(cell: Any) -> str | None:
             return text
         case list() as lines if all(isinstance(line, str) for line in lines):
             return "".join(lines)
+        case float() as number if not math.isfinite(number):
+            return repr(number)  # as Jupyter has it
     return None
 
 

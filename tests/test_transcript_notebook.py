@@ -123,9 +123,9 @@ def test_a_reply_of_no_use_is_a_note_that_says_why(tmp_path: Path) -> None:
     [
         ("error", "", ["raises-exception"]),
         ("interrupted", "", ["raises-exception"]),
-        ("interrupted", "interrupt", ["raises-exception", "skip-execution"]),
-        ("error", "interrupt", ["raises-exception", "skip-execution"]),
-        ("died", "", ["raises-exception", "skip-execution"]),
+        ("interrupted", "interrupt", ["raises-exception", "skip-execution", "nbval-skip"]),
+        ("error", "interrupt", ["raises-exception", "skip-execution", "nbval-skip"]),
+        ("died", "", ["raises-exception", "skip-execution", "nbval-skip"]),
     ],
 )
 def test_a_cell_that_did_not_end_well_has_the_tags_that_let_notebooks_go_on(

@@ -6,5 +6,6 @@ from kernel_agent.cli import going_on as going_on
 from kernel_agent.cli import records as records
 from kernel_agent.cli import replaying as replaying
 from kernel_agent.cli import running as running
+from kernel_agent.cli import serving as serving
 from kernel_agent.cli.app import app as app
 from kernel_agent.cli.app import main as main

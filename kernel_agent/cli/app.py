@@ -7,7 +7,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,6 +91,18 @@ def event_listener(*, quiet: bool, json: bool) -> Iterator[Listener | None]:
 
         with LiveView(Console()) as view:
             yield view
+
+
+@contextmanager
+def spans(wanted: bool) -> Iterator[Listener | None]:
+    """A listener that makes OpenTelemetry spans, if it is wanted."""
+    if not wanted:
+        yield None
+        return
+    from kernel_agent.telemetry import telemetry_listener
+
+    with closing(telemetry_listener()) as listener:
+        yield listener
 
 
 def main() -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kernel_agent.cli.app import app, event_listener
+from kernel_agent.cli.app import app, event_listener, spans
+from kernel_agent.cli.confirming import asking_user, check_terminal
 from kernel_agent.cli.options import (
     ApiBase,
     CellTimeout,
+    Confirm,
     Data,
     Json,
     KernelName,
@@ -21,15 +23,20 @@ from kernel_agent.cli.options import (
     MaxSeconds,
     MaxSteps,
     MaxTokens,
+    McpFile,
     ModelName,
     Notebook,
+    Otel,
     Out,
     Packages,
+    PlanEvery,
     PromptsFolder,
     PythonPath,
     Quiet,
+    Tools,
     Yes,
     settings_of,
+    tool_options,
 )
 from kernel_agent.cli.running import agent_options, prepared_model, run_task
 from kernel_agent.errors import SettingsError
@@ -60,7 +67,12 @@ def resume(
     max_seconds: MaxSeconds = None,
     cell_timeout: CellTimeout = None,
     max_chars: MaxChars = None,
+    plan_every: PlanEvery = None,
     prompts: PromptsFolder = None,
+    tools: Tools = None,
+    mcp: McpFile = None,
+    confirm: Confirm = False,
+    otel: Otel = False,
     quiet: Quiet = False,
     json: Json = False,
     yes: Yes = False,
@@ -92,7 +104,12 @@ def fork(
     max_seconds: MaxSeconds = None,
     cell_timeout: CellTimeout = None,
     max_chars: MaxChars = None,
+    plan_every: PlanEvery = None,
     prompts: PromptsFolder = None,
+    tools: Tools = None,
+    mcp: McpFile = None,
+    confirm: Confirm = False,
+    otel: Otel = False,
     quiet: Quiet = False,
     json: Json = False,
     yes: Yes = False,
@@ -105,6 +122,8 @@ def _go_on(notebook: Path, at: int | None, task: str | None, flags: dict[str, An
     from kernel_agent import checks
 
     settings = settings_of(flags)
+    if flags["confirm"]:
+        check_terminal()
     checks.check_file(notebook)
     text = checks.task_text(task) if task is not None else None
     checks.check_data(flags["data"] or [])
@@ -117,8 +136,13 @@ def _go_on(notebook: Path, at: int | None, task: str | None, flags: dict[str, An
     from kernel_agent.transcript import Transcript
 
     confirm_execution(Transcript.load(notebook), yes=flags["yes"])
-    with event_listener(quiet=flags["quiet"], json=flags["json"]) as listener:
-        options = _given(settings, agent_options(settings, listener), flags)
+    given_tools = tool_options(flags["tools"], flags["mcp"])
+    listening = event_listener(quiet=flags["quiet"], json=flags["json"])
+    with listening as listener, spans(flags["otel"]) as telemetry:
+        options = agent_options(settings, listener, telemetry)
+        options = _given(settings, options, flags) | given_tools
+        if flags["confirm"]:
+            options["approve"] = asking_user(listener)
         if at is None:
             agent = resuming.resume(notebook, out=flags["out"], **options)
         else:

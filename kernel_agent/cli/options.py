@@ -42,9 +42,20 @@ CellTimeout = Annotated[str | None, option("S", "Seconds a cell may take.  [120]
 MaxChars = Annotated[
     str | None, option("N", "Characters of a cell's output that the model sees.  [8000]")
 ]
+PlanEvery = Annotated[str | None, option("N", "Ask for a plan at first and after every N steps.")]
 PromptsFolder = Annotated[str | None, option("DIR", "Prompt files to use instead.")]
+Confirm = Annotated[
+    bool, typer.Option("--confirm", help="Ask before each cell runs; you may edit it.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone.")]
 Json = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
+Tools = Annotated[
+    str | None, option("NAMES", "Built-in tools: web_search, visit_webpage, wikipedia, ask_user.")
+]
+McpFile = Annotated[
+    Path | None, option("FILE", "MCP servers, as clients share them (`mcpServers`).", "--mcp")
+]
+Otel = Annotated[bool, typer.Option("--otel", help="Send OpenTelemetry spans, if that is set up.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Execute it without asking.")]
 
 
@@ -54,3 +65,19 @@ def settings_of(flags: Mapping[str, Any]) -> Settings:
 
     known = {name: flags[name] for name in NAMES if name in flags}
     return load_settings(known, os.environ, config_file())
+
+
+def tool_options(tools: str | None, mcp: Path | None) -> dict[str, Any]:
+    """The agent's tools: names with commas between, and the servers of a file."""
+    options: dict[str, Any] = {}
+    if tools:
+        from kernel_agent.built_in_tools import built_in
+
+        names = [name.strip() for name in tools.split(",") if name.strip()]
+        built_in(names)  # a name that is wrong is told before anything is started
+        options["tools"] = names
+    if mcp:
+        from kernel_agent.mcp_client import mcp_config
+
+        options["mcp"] = mcp_config(mcp)
+    return options

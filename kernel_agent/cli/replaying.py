@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kernel_agent.cli.app import INTERRUPTED, USAGE_ERROR, app
-from kernel_agent.cli.options import Notebook, Out, Packages, PythonPath, Yes, option
+from kernel_agent.cli.options import (
+    Notebook,
+    Out,
+    Packages,
+    PythonPath,
+    Yes,
+    option,
+    tool_options,
+)
 from kernel_agent.errors import KernelAgentError, SettingsError
 from kernel_agent.terminal import plain_text
 
@@ -50,6 +58,9 @@ def replay(
     repeat: Annotated[
         str | None, option("N", "Do it N times, to find cells that never do the same twice.  [1]")
     ] = None,
+    live_tools: Annotated[
+        str | None, option("NAMES", "Built-in tools to call anew, not to answer from the record.")
+    ] = None,
     junit: Annotated[Path | None, option("FILE", "A report for CI to write, as JUnit XML.")] = None,
     yes: Yes = False,
     quiet: Annotated[
@@ -81,6 +92,7 @@ def replay(
         "python": python,
         "packages": packages or None,
         "repeat": _count("--repeat", repeat),
+        "live_tools": tool_options(live_tools, None).get("tools", ()),
     }
 
     from kernel_agent.cli.trust import confirm_execution

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kernel_agent.cli.app import INTERRUPTED, app, event_listener
+from kernel_agent.cli.app import INTERRUPTED, app, event_listener, spans
+from kernel_agent.cli.confirming import asking_user, check_terminal
 from kernel_agent.cli.options import (
     ApiBase,
     CellTimeout,
+    Confirm,
     Data,
     Folder,
     Json,
@@ -23,14 +25,19 @@ from kernel_agent.cli.options import (
     MaxSeconds,
     MaxSteps,
     MaxTokens,
+    McpFile,
     ModelName,
+    Otel,
     Out,
     Packages,
+    PlanEvery,
     PromptsFolder,
     PythonPath,
     Quiet,
+    Tools,
     option,
     settings_of,
+    tool_options,
 )
 from kernel_agent.errors import DataError, SettingsError
 
@@ -41,10 +48,12 @@ if TYPE_CHECKING:
     from kernel_agent.model import LiteLLM
     from kernel_agent.settings import Settings
     from kernel_agent.steps import Outcome
+    from kernel_agent.transformers_model import TransformersModel
 
 EXIT_CODES = {"answered": 0, "failed": 1, "limit": 3, "interrupted": INTERRUPTED}
 AGENT_SETTINGS = (
-    "kernel max_steps max_cost max_tokens max_seconds cell_timeout max_chars folder prompts"
+    "kernel max_steps max_cost max_tokens max_seconds cell_timeout max_chars plan_every "
+    "folder prompts"
 ).split()
 DEMO_NOTEBOOK = "seattle-weather.ipynb"
 DEMO_DATA = "seattle-weather.csv"
@@ -87,7 +96,12 @@ def run(
     max_seconds: MaxSeconds = None,
     cell_timeout: CellTimeout = None,
     max_chars: MaxChars = None,
+    plan_every: PlanEvery = None,
     prompts: PromptsFolder = None,
+    tools: Tools = None,
+    mcp: McpFile = None,
+    confirm: Confirm = False,
+    otel: Otel = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -99,6 +113,8 @@ def run(
     an answer, 130 interrupted.
     """
     settings = settings_of(locals())
+    if confirm:
+        check_terminal()
 
     from kernel_agent import checks
 
@@ -110,15 +126,18 @@ def run(
     own_kernel = notebook is not None and settings.sources["kernel"] == "default"
     if not python and not packages and not existing and not own_kernel:
         checks.check_kernel(settings)
+    given_tools = tool_options(tools, mcp)
     choice = checks.model_choice(settings)
     if not settings.model:
         typer.echo(f"Using {choice.model}: {choice.why}. --model chooses another.", err=True)
     asked = prepared_model(choice.model, settings)
-    with event_listener(quiet=quiet, json=json) as listener:
-        options = agent_options(settings, listener) | {
+    with event_listener(quiet=quiet, json=json) as listener, spans(otel) as telemetry:
+        options = agent_options(settings, listener, telemetry) | {
+            **given_tools,
             "python": python,
             "packages": packages or [],
             "snapshot": snapshot,
+            "approve": asking_user(listener) if confirm else None,
         }
         if existing:
             options |= {"kernel": _attached(existing, python, packages)}
@@ -157,22 +176,23 @@ def demo(
         run_task(agent, recorded.tasks[0].text, [weather], out, quiet=quiet)
 
 
-def prepared_model(name: str, settings: Settings) -> LiteLLM:
+def prepared_model(name: str, settings: Settings) -> LiteLLM | TransformersModel:
     """The model, whose library loads from now on: that takes seconds, all else goes on beside."""
-    from kernel_agent.model import LiteLLM
+    from kernel_agent.resuming import model_named
 
-    parameters: dict[str, Any] = {"api_base": settings.api_base} if settings.api_base else {}
-    model = LiteLLM(name, **parameters)
+    model = model_named(name, {"api_base": settings.api_base} if settings.api_base else {})
     model.prepare()
     return model
 
 
-def agent_options(settings: Settings, listener: Listener | None) -> dict[str, Any]:
+def agent_options(
+    settings: Settings, listener: Listener | None, *others: Listener | None
+) -> dict[str, Any]:
     """The options of an agent that the settings and the terminal say."""
     return {
         **{name: getattr(settings, name) for name in AGENT_SETTINGS},
         "on_progress": lambda line: typer.echo(line, err=True),
-        "listener": listener,
+        "listener": [one for one in (listener, *others) if one is not None],
         "ask_user": getattr(listener, "ask", None) if sys.stdin.isatty() else None,
     }
 
@@ -187,7 +207,9 @@ def run_task(
     raise typer.Exit(EXIT_CODES[done.outcome.status])
 
 
-def _agent(model: LiteLLM, options: dict[str, Any], notebook: Path | None) -> Agent:
+def _agent(
+    model: LiteLLM | TransformersModel, options: dict[str, Any], notebook: Path | None
+) -> Agent:
     if notebook is not None:
         from kernel_agent.resuming import continue_notebook
 

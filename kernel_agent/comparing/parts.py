@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kernel_agent.steps import Output
+from kernel_agent.steps import ANSWER_MIME, Output
 
 Kind = Literal["stream", "display", "error"]
 
@@ -84,10 +84,17 @@ def _forms(output: Output) -> tuple[Part, ...]:
     data = output.get("data", {})
     names = [name for name in _TEXTS if name in data]
     names += sorted(
-        name for name in data if name.endswith("json") and not _NOT_COMPARED.match(name)
+        name
+        for name in data
+        if name.endswith("json") and not (_NOT_COMPARED.match(name) or _is_only_text(name, data))
     )
     names += [name for name in IMAGES if name in data]
     return tuple(Part(name, _text(data[name])) for name in names)
+
+
+def _is_only_text(name: str, data: Mapping[str, Any]) -> bool:
+    """Whether it is an answer that says no more than the other forms do, but where files lie."""
+    return name == ANSWER_MIME and "value" not in data[name]
 
 
 def _text(value: Any) -> str:

@@ -146,7 +146,9 @@ def _side_json(side: Side) -> dict[str, Any]:
 def _side(run: Transcript) -> Side:
     model = run.about.get("model")
     name = str(model.get("name", "")) if isinstance(model, dict) else ""
-    return Side(run.path, run.run_id, name, run.answer, run.outcome, run.usage, len(run.steps))
+    return Side(
+        run.path, run.run_id, name, run.plain_answer, run.outcome, run.usage, len(run.steps)
+    )
 
 
 def _ending(side: Side) -> str:

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from kernel_agent.observation import output_text
-from kernel_agent.steps import CellResult, Entry, Note, Observation, Output, Step, Task, UserCell
+from kernel_agent.steps import (
+    CellResult,
+    Entry,
+    Note,
+    Observation,
+    Output,
+    Plan,
+    Step,
+    Task,
+    UserCell,
+)
 from kernel_agent.transcript import Transcript
 
 _FIGURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
@@ -29,8 +39,8 @@ class Placed:
 
     def key(self) -> tuple[str, str]:
         """What it is, and its text: entries that are alike in both stand for each other."""
-        text = self.says.get("source") or self.says.get("task") or self.says.get("note") or ""
-        return self._kind, text.strip()
+        texts = (self.says.get(name) for name in ("source", "task", "note", "plan"))
+        return self._kind, next((text for text in texts if text), "").strip()
 
     @property
     def _kind(self) -> str:
@@ -47,7 +57,7 @@ class Placed:
 def place(run: Transcript) -> list[Placed]:
     """The entries of `run` in order."""
     placed: list[Placed] = []
-    steps = tasks = notes = 0
+    steps = tasks = notes = plans = 0
     for entry in run.entries:
         match entry:
             case Task():
@@ -56,6 +66,10 @@ def place(run: Transcript) -> list[Placed]:
             case Note(text):
                 notes += 1
                 placed.append(Placed(f"note {notes}", entry, {"note": text}))
+            case Plan(reply, said):
+                plans += 1
+                says = {"reasoning": reply.reasoning, "plan": said}
+                placed.append(Placed(f"plan {plans}", entry, says))
             case UserCell(name, result):
                 placed.append(
                     Placed(f"cell {name}", entry, _cell_says(result), _figures(result.outputs))

@@ -24,7 +24,7 @@ ALIKE = ("same", "same after normalising")
 FORGET = "# The kernel ended here and was started again: what these held was lost.\ndel {names}"
 _CHDIR = re.compile(r"\Aimport os\n\n_notebook_folder = .*\nos\.chdir\(.*\)\n+")
 _UNDEFINED = re.compile(r"name '(\w+)' is not defined")
-_TAGS = ("raises-exception", "skip-execution")
+_TAGS = ("raises-exception", "skip-execution", "nbval-skip")
 
 Piece = tuple[int, str]
 """The index of a cell, and the source that stands for it in the clean notebook."""

@@ -14,8 +14,12 @@ from kernel_agent.steps import (
     Observation,
     Outcome,
     Output,
+    Plan,
+    Reply,
     Step,
     Task,
+    ToolCall,
+    Usage,
 )
 from kernel_agent.transcript.markdown import fenced, headed, literal, quiet
 
@@ -26,6 +30,7 @@ KEY = "kernel_agent"
 """Where our metadata lies, in a cell's and in the notebook's."""
 
 ANSWER_HEADING = "## Answer\n\n"
+PLAN_HEADING = "### Plan\n\n"
 RUNNING = "running"
 """The status of a cell that had not finished when the notebook was written."""
 
@@ -47,23 +52,29 @@ def step_cells(step: Step, number: int, *, running: bool = False) -> list[Cell]:
     """The cells of step `number` (from 1): its thought, and what came of its reply."""
     known = {"step": number, **_reply_facts(step)}
     name = f"step-{number}"
+    after: list[Cell] = []
     match step:
         case Step(result=None, observation=None):
             known["kind"] = "answer"
             return [_markdown(name, ANSWER_HEADING + step.thought, known)]
         case Step(result=None, observation=Observation(text=reason)):
             known["kind"] = "note"
-            text = f"{quiet('This reply could not be used:')}\n\n{literal(reason)}"
+            why = "This was refused:" if step.refused else "This reply could not be used:"
+            text = f"{quiet(why)}\n\n{literal(reason)}"
             cell = _markdown(name, text, known)
         case Step(result=CellResult() as result):
             known["kind"] = "code"
             cell = _result_cell(name, result, known, running=running)
+            if result.reason and not running:
+                # What ended the cell from outside is in no output.
+                reason_cell = _markdown(f"{name}-reason", quiet(result.reason), {"kind": "reason"})
+                after.append(reason_cell)
     if step.thought.strip():
         thought = {"kind": "thought", "step": number}
-        return [_markdown(f"{name}-thought", step.thought, thought), cell]
+        return [_markdown(f"{name}-thought", step.thought, thought), cell, *after]
     if step.thought:
         known["thought"] = step.thought
-    return [cell]
+    return [cell, *after]
 
 
 def note_cell(note: Note, number: int) -> Cell:
@@ -72,13 +83,20 @@ def note_cell(note: Note, number: int) -> Cell:
     return _markdown(f"note-{number}", text, {"kind": "note", "note": number, "text": note.text})
 
 
+def plan_cell(plan: Plan, number: int) -> Cell:
+    """The cell of plan `number` (from 1)."""
+    known = {"kind": "plan", "plan": number, "asked": plan.asked, "told": plan.told}
+    known |= _facts_of_reply(plan.reply, plan.said)
+    return _markdown(f"plan-{number}", PLAN_HEADING + plan.said, known)
+
+
 def outcome_cells(outcome: Outcome, last: Step | None, task: int) -> list[Cell]:
     """What closes task number `task`: an answer that code gave, and how the task ended.
 
     `last` is the task's last step.
     """
     cells = []
-    output = last.result.answer if last and last.result else None
+    output = last.result.answer if last and last.result and not last.refused else None
     if outcome.status == "answered" and output is not None:
         text = ANSWER_HEADING + _answer_text(output)
         cells.append(_markdown(f"task-{task}-answer", text, {"kind": "answer"}))
@@ -109,6 +127,14 @@ def answer_value(output: Output) -> Any:
         case {"text": text}:
             return text
     return None
+
+
+def has_more_than_text(output: Output) -> bool:
+    """Whether an output of `final_answer` carries a value, and `answer_value` gives its text."""
+    match output["data"][ANSWER_MIME]:
+        case {"encoded": _} | {"shown": _}:
+            return True
+    return False
 
 
 def data_url(output: Output, mime: str) -> str | None:
@@ -158,8 +184,10 @@ def _lines(text: str) -> list[str] | str:
 def _result_cell(name: str, result: CellResult, known: dict[str, Any], *, running: bool) -> Cell:
     """The code cell of a step; with `running` its status says so, whatever the result's is."""
     known["status"] = RUNNING if running else result.status
-    shown = ("source", "status", "outputs", "execution_count", "variables")
+    shown = ("source", "status", "outputs", "execution_count", "variables", "tool_calls")
     known |= facts(result, but=shown)
+    if result.tool_calls:
+        known["tool_calls"] = [_call(call) for call in result.tool_calls]
     if result.variables:
         known["variables"] = dict(result.variables)
     cell = code_cell(name, result.source, known)
@@ -171,24 +199,35 @@ def _result_cell(name: str, result: CellResult, known: dict[str, Any], *, runnin
         cell["metadata"]["tags"] = ["raises-exception"]
     if result.stopped_by or result.status == "died":
         # Without anybody to stop it, it would run for ever or end the kernel again.
-        cell["metadata"].setdefault("tags", ["raises-exception"]).append("skip-execution")
+        cell["metadata"].setdefault("tags", ["raises-exception"]).extend(
+            ["skip-execution", "nbval-skip"]
+        )
     return cell
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    known = facts(call, but=("usage",))
+    return known | ({"usage": facts(call.usage)} if call.usage != Usage() else {})
 
 
 def _reply_facts(step: Step) -> dict[str, Any]:
     """The reply, and the observation as it was sent."""
-    reply = step.reply
-    known = facts(reply, but=("text", "finish_reason", "usage"))
-    known |= {"reply": reply.text, "finish_reason": reply.finish_reason}
-    known["usage"] = facts(reply.usage)
-    if step.said != reply.text:
-        known["said"] = step.said
+    known = _facts_of_reply(step.reply, step.said)
+    if step.refused:
+        known["refused"] = step.refused
     if step.observation:
         outputs = step.result.outputs if step.result else ()
         known["observation"] = {"text": step.observation.text}
         if images := [_image(url, outputs) for url in step.observation.images]:
             known["observation"]["images"] = images
     return known
+
+
+def _facts_of_reply(reply: Reply, said: str) -> dict[str, Any]:
+    known = facts(reply, but=("text", "finish_reason", "usage"))
+    known |= {"reply": reply.text, "finish_reason": reply.finish_reason}
+    known["usage"] = facts(reply.usage)
+    return known | ({"said": said} if said != reply.text else {})
 
 
 def _image(url: str, outputs: Iterable[Output]) -> str | dict[str, Any]:
@@ -221,8 +260,9 @@ def _answer_text(output: Output) -> str:
     value = answer_value(output)
     if isinstance(value, str) and "value" in data[ANSWER_MIME]:
         return value
-    plain = str(data.get("text/plain", value))
-    return plain if isinstance(value, int | float) else fenced(plain)
+    if isinstance(value, int | float):
+        return str(value)
+    return fenced(str(data.get("text/plain", value)))
 
 
 def _markdown(name: str, source: str, known: dict[str, Any]) -> Cell:

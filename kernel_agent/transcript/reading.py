@@ -9,7 +9,7 @@ from typing import Any
 from kernel_agent.steps import Entry, Note, Step, Task, UserCell
 from kernel_agent.transcript.cells import KEY, RUNNING, Cell
 from kernel_agent.transcript.fields import Damaged, Fields, known_of, source_of
-from kernel_agent.transcript.results import read_result, read_step
+from kernel_agent.transcript.results import read_plan, read_result, read_step
 
 OF_MARKDOWN = ("task", "thought", "note", "answer")
 
@@ -33,6 +33,7 @@ class Mark:
     task: int = 0
     step: int = 0
     note: int = 0
+    plan: int = 0
 
 
 @dataclass
@@ -77,7 +78,9 @@ class _Reader:
         self._thoughts: dict[int, str] = {}
         self._setups: dict[int, int] = {}  # where the setup of a task is
         self._tasks: set[int] = set()
-        self._numbers: dict[str, set[int]] = {"task": set(), "step": set(), "note": set()}
+        self._numbers: dict[str, set[int]] = {
+            name: set() for name in ("task", "step", "note", "plan")
+        }
         for index, cell in enumerate(cells):
             match known_of(cell):
                 case {"kind": "thought", "step": int(number)}:
@@ -127,11 +130,13 @@ class _Reader:
                 self._read_task(index, cell, fields)
             case "note" if "note" in fields.data:
                 self._read_note(index, cell, fields)
+            case "plan":
+                self._read_plan(index, fields)
             case "code" | "note" | "answer" if "step" in fields.data:
                 self._read_step(index, cell, fields)
             case "code" | "setup":
                 raise Damaged(f"its kind is {kind!r}, but it is no code cell.")
-            case "thought" | "note" | "answer":
+            case "thought" | "note" | "reason" | "answer":
                 return
             case _ if fields.data or KEY in _metadata(cell):
                 raise Damaged(f"its kind is {kind!r}, which is unknown.")
@@ -168,6 +173,11 @@ class _Reader:
         text = fields.get("text", str, source_of(cell) or "", is_needed=True)
         self._add(index, Note(text))
 
+    def _read_plan(self, index: int, fields: Fields) -> None:
+        self._number(fields, "plan", or_next=True)
+        self._drop_pending()
+        self._add(index, read_plan(fields))
+
     def _read_step(self, index: int, cell: Cell, fields: Fields) -> None:
         number = self._number(fields, "step")
         step = read_step(cell, fields, self._thoughts.get(number, ""), is_code=_is_code(cell))
@@ -180,7 +190,7 @@ class _Reader:
         self.found.pending, self.found.running = step, slice(index - above, index + 1)
 
     def _number(self, fields: Fields, name: str, *, or_next: bool = False) -> int:
-        """The number of a task, step or note. Raises Damaged if it is taken, or is none."""
+        """The number of a task, step, note or plan. Raises Damaged if it is taken, or is none."""
         taken = self._numbers[name]
         number = fields.data.get(name)
         if or_next and (type(number) is not int or number < 1):

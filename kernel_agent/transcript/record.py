@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from kernel_agent.steps import (
     Note,
     Outcome,
     Output,
+    Plan,
     Step,
     Task,
     Usage,
@@ -24,8 +26,10 @@ from kernel_agent.steps import (
 )
 from kernel_agent.transcript.cells import (
     answer_value,
+    has_more_than_text,
     note_cell,
     outcome_cells,
+    plan_cell,
     step_cells,
     task_cells,
 )
@@ -114,13 +118,13 @@ class Transcript:
     @property
     def task_steps(self) -> tuple[Step, ...]:
         """The steps since the last task."""
-        steps: list[Step] = []
-        for entry in reversed(self._entries):
-            if isinstance(entry, Task):
-                break
-            if isinstance(entry, Step):
-                steps.append(entry)
-        return tuple(reversed(steps))
+        return tuple(entry for entry in self.task_entries if isinstance(entry, Step))
+
+    @property
+    def task_entries(self) -> tuple[Entry, ...]:
+        """What has happened since the last task."""
+        entries = list(takewhile(lambda entry: not isinstance(entry, Task), self._entries[::-1]))
+        return tuple(reversed(entries))
 
     @property
     def outcomes(self) -> tuple[Outcome | None, ...]:
@@ -142,19 +146,37 @@ class Transcript:
 
     @property
     def usage(self) -> Usage:
-        """What the steps have used in all."""
+        """What the steps and the plans have used in all."""
         return self._usage
 
     @property
     def answer(self) -> Any:
-        """The last task's answer: a JSON value or text; None if there is none (yet)."""
-        last = self._last_of_task()
-        match last:
-            case Step(result=CellResult(answer=dict() as output)):
-                return answer_value(output)
-            case Step(result=None, observation=None):
-                return last.thought or None
+        """The last task's answer; None if there is none (yet).
+
+        The value of `final_answer`, read anew each time: tables, arrays and images from the folder
+        beside the notebook. What is not there, or cannot be read here, is its text.
+        """
+        output = self._answer_output()
+        if output is None or not has_more_than_text(output):
+            return self.plain_answer
+        # Late: most answers do not need it, and its imports are slow.
+        from kernel_agent.answers import decoded  # noqa: PLC0415
+
+        return decoded(output, folder=self.path.parent if self.path else None)
+
+    @property
+    def plain_answer(self) -> Any:
+        """The last task's answer as it can be shown: a JSON value or text; None without one."""
+        if (output := self._answer_output()) is not None:
+            return answer_value(output)
+        match self._last_of_task():
+            case Step(result=None, observation=None, thought=thought):
+                return thought or None
         return None
+
+    def _answer_output(self) -> Output | None:
+        last = self._last_of_task()
+        return last.result.answer if last and last.result and not last.refused else None
 
     @property
     def cwd(self) -> Path:
@@ -166,7 +188,7 @@ class Transcript:
         """What the model is sent, derived from the system prompt and the entries alone."""
         return messages_of(self.system, self._entries)
 
-    def add(self, entry: Task | Step | Note) -> None:
+    def add(self, entry: Task | Step | Note | Plan) -> None:
         """Append an entry, and save. A step takes the place of a pending one.
 
         A step that is still pending when something else comes stays in the notebook as a cell
@@ -182,6 +204,12 @@ class Transcript:
                 self._last = replace(self._last, note=self._last.note + 1)
                 self._notebook.leave_running()
                 self._notebook.add([note_cell(entry, self._last.note)])
+                self._append(entry, len(self._notebook))
+            case Plan():
+                self._last = replace(self._last, plan=self._last.plan + 1)
+                self._notebook.leave_running()
+                self._notebook.add([plan_cell(entry, self._last.plan)])
+                self._usage += entry.usage
                 self._append(entry, len(self._notebook))
         self._pending = self.outcome = self.finished = None
         self._is_own_work = True
@@ -312,7 +340,8 @@ class Transcript:
 
     def _take(self, entries: Sequence[Entry], marks: Sequence[Mark], last: Mark) -> None:
         self._entries, self._marks, self._last = list(entries), list(marks), last
-        self._usage = sum((step.usage for step in self.steps), Usage())
+        used = (entry.usage for entry in self._entries if isinstance(entry, Step | Plan))
+        self._usage = sum(used, Usage())
 
     def _add_task(self, task: Task) -> None:
         if self._last.task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields as fields_of
 from typing import Any, get_args
 
@@ -12,8 +13,10 @@ from kernel_agent.steps import (
     Observation,
     Outcome,
     Output,
+    Plan,
     Reply,
     Step,
+    ToolCall,
     Usage,
 )
 from kernel_agent.transcript.cells import ANSWER_HEADING, RUNNING, Cell, data_url
@@ -30,14 +33,7 @@ def read_step(cell: Cell, fields: Fields, thought: str, *, is_code: bool) -> Ste
     if kind == "answer":
         thought = (source or "").removeprefix(ANSWER_HEADING)
         text = fields.get("reply", str, thought, is_needed=True)
-    if not isinstance(text, str):
-        raise Damaged("its reply is missing.")
-    reply = Reply(
-        text,
-        fields.get("reasoning", str, ""),
-        None if fields.data.get("finish_reason") is None else fields.get("finish_reason", str, ""),
-        _usage(fields),
-    )
+    reply = _reply(text, fields)
     result = None
     if kind == "code" and is_code:
         result = read_result(cell, fields)
@@ -46,8 +42,19 @@ def read_step(cell: Cell, fields: Fields, thought: str, *, is_code: bool) -> Ste
     observation = None
     if "observation" in fields.data:
         observation = _observation(fields, result)
-    said, thought = fields.get("said", str, text), fields.get("thought", str, thought)
-    return Step(reply, said, thought, result, observation)
+    said, thought = fields.get("said", str, reply.text), fields.get("thought", str, thought)
+    return Step(reply, said, thought, result, observation, fields.get("refused", str, ""))
+
+
+def read_plan(fields: Fields) -> Plan:
+    """The plan of a cell, from its metadata's `fields`. Raises Damaged if there is no reply."""
+    reply = _reply(fields.data.get("reply"), fields)
+    return Plan(
+        reply,
+        fields.get("said", str, reply.text),
+        fields.get("asked", str, "", is_needed=True),
+        fields.get("told", str, "", is_needed=True),
+    )
 
 
 def read_result(cell: Cell, fields: Fields) -> CellResult:
@@ -74,6 +81,7 @@ def read_result(cell: Cell, fields: Fields) -> CellResult:
         variables=_variables(fields),
         stopped_by=fields.get("stopped_by", str, ""),
         inputs=tuple(_inputs(fields)),
+        tool_calls=tuple(_tool_calls(fields)),
     )
 
 
@@ -86,6 +94,17 @@ def read_outcome(fields: Fields) -> Outcome:
     if limit is not None and limit not in get_args(Limit):
         raise Damaged(f"an outcome's 'limit' is {limit!r}.")
     return Outcome(status, limit, fields.get("reason", str, ""))
+
+
+def _reply(text: object, fields: Fields) -> Reply:
+    if not isinstance(text, str):
+        raise Damaged("its reply is missing.")
+    return Reply(
+        text,
+        fields.get("reasoning", str, ""),
+        None if fields.data.get("finish_reason") is None else fields.get("finish_reason", str, ""),
+        _usage(fields),
+    )
 
 
 def _outputs(cell: Cell, fields: Fields) -> tuple[Output, ...]:
@@ -128,6 +147,24 @@ def _usage(fields: Fields) -> Usage:
         numbers["cost"] = None
     fields.problems += inner.problems
     return Usage(**numbers)
+
+
+def _tool_calls(fields: Fields) -> Iterator[ToolCall]:
+    for number, data in enumerate(fields.get("tool_calls", list, []), 1):
+        call = Fields(data if isinstance(data, dict) else {})
+        if not isinstance(call.data.get("name"), str):
+            fields.problems.append(f"tool call {number} has no name.")
+            continue
+        yield ToolCall(
+            call.data["name"],
+            call.get("arguments", dict, {}),
+            call.data.get("result"),
+            call.get("error", str, ""),
+            call.get("seconds", float, 0.0),
+            _usage(call) if "usage" in call.data else Usage(),
+            call.get("transcript", str, ""),
+        )
+        fields.problems += call.problems
 
 
 def _variables(fields: Fields) -> dict[str, str]:

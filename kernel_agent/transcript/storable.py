@@ -15,9 +15,11 @@ from kernel_agent.steps import (
     Observation,
     Outcome,
     Output,
+    Plan,
     Reply,
     Step,
     Task,
+    ToolCall,
     UserCell,
 )
 
@@ -111,11 +113,13 @@ def _storable(value: Any) -> Any:
             outputs = tuple(storable_output(output) for output in value.outputs)
             count = _count(value.execution_count)
             return replace(value, **_texts(value) | {"outputs": outputs, "execution_count": count})
-        case Task() | Step() | Note() | UserCell() | Reply() | Observation() | Outcome():
+        case Task() | Step() | Note() | Plan() | UserCell():
+            return replace(value, **_texts(value))
+        case Reply() | Observation() | Outcome() | ToolCall():
             return replace(value, **_texts(value))
         case tuple():
             return tuple(_storable(item) for item in value)
-        case str() | Mapping():
+        case str() | Mapping() | list():
             return storable_json(value)
     return value
 

@@ -119,8 +119,12 @@ def test_variables_never_run_code_of_the_users_classes(kernel):
         ("{'a': [1, 2.5, None]}", {"value": {"a": [1, 2.5, None]}}),
         ("__import__('numpy').float64(2.5)", {"value": 2.5}),
         ("(1, 2)", {"value": [1, 2]}),
-        ("{1: 'a'}", {"text": "{1: 'a'}"}),
-        ("float('nan')", {"text": "nan"}),
+        (
+            "{1: 'a'}",
+            {"encoded": {"$kernel_agent": "dict", "items": [[1, "a"]]}, "text": "{1: 'a'}"},
+        ),
+        ("float('nan')", {"encoded": {"$kernel_agent": "float", "text": "nan"}, "text": "nan"}),
+        ("object", {"text": "object"}),
     ],
 )
 def test_final_answer_publishes_the_value_beside_its_rich_form(kernel, value, answer):
