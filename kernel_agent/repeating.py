@@ -63,7 +63,11 @@ Plan = Sequence[Task | RecordedCell]
 
 
 def plan_all(entries: Iterable[Entry]) -> list[Task | RecordedCell]:
-    """Every setup and every cell of `entries`."""
+    """Every setup and every cell of `entries`.
+
+    A cell that ended with the run's process is left out: the kernel of the resumed run has nothing
+    of what it did.
+    """
     plan: list[Task | RecordedCell] = []
     number = 0
     for entry in entries:
@@ -71,6 +75,8 @@ def plan_all(entries: Iterable[Entry]) -> list[Task | RecordedCell]:
         match entry:
             case Task(setup=setup) if setup:
                 plan.append(entry)
+            case Step(result=CellResult(status="interrupted", stopped_by="kill")):
+                continue
             case Step(result=CellResult() as result):
                 plan.append(RecordedCell(f"step-{number}", number, result))
             case UserCell(name, result) if result.source.strip():

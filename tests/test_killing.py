@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from kernel_agent.replay import replay
 from kernel_agent.transcript import Transcript
 
 PROGRAM = """
@@ -167,3 +168,71 @@ def test_a_killed_run_that_is_resumed_ends_in_the_same_answer(tmp_path):
 def test_many_killed_runs_that_are_resumed_end_in_the_same_answer(tmp_path):
     count = int(os.environ.get("KERNEL_AGENT_KILLS", "30"))
     assert answers_after_kills(count, tmp_path) == [b"answer 36\n"] * count
+
+
+WITH_TOOLS = """
+import re, sys
+from pathlib import Path
+from kernel_agent import Agent
+from kernel_agent.resuming import resume
+
+folder, server = Path(sys.argv[1]), sys.argv[2]
+CELLS = [
+    "a = price('tea')",
+    "b = add(a=2, b=3)",
+    "c = doubler('Double 4.')",
+    "import time; time.sleep(60) if not resumed() else None",
+    "final_answer([a, b, c])",
+]
+
+def price(item: str) -> float:
+    'What an item costs.'
+    with (folder / "calls").open("a") as file:
+        file.write("price ")
+    return 2.5
+
+def resumed() -> bool:
+    'Whether this is the second try.'
+    print("waiting", flush=True)
+    return "resume" in sys.argv
+
+def model(messages):
+    done = sum(m["role"] == "user" and "process ended" not in m["content"] for m in messages[2:])
+    return f"```python\\n{CELLS[done]}\\n```"
+
+def doubles(messages):
+    with (folder / "calls").open("a") as file:
+        file.write("doubler ")
+    return "```python\\nfinal_answer(8)\\n```"
+
+options = {
+    "tools": [price, resumed],
+    "mcp": [{"command": sys.executable, "args": [server]}],
+    "agents": [Agent(doubles, name="doubler", description="Doubles.")],
+}
+if "resume" in sys.argv:
+    [notebook] = [p for p in folder.glob("*.ipynb") if "doubler" not in p.name]
+    with resume(notebook, model=model, **options) as agent:
+        run = agent.run()
+else:
+    with Agent(model, folder=folder, cwd=folder, **options) as agent:
+        run = agent.run("Go.")
+print("answer", run.answer)
+"""
+
+
+def test_a_killed_run_with_tools_mcp_and_a_sub_agent_repeats_no_call_and_replays(tmp_path):
+    pytest.importorskip("mcp")
+    server = Path(__file__).parent / "mcp_servers" / "official.py"
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    command = [sys.executable, "-c", WITH_TOOLS, str(folder), str(server)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
+        assert run.stdout.readline() == b"waiting\n"
+        run.kill()
+    done = subprocess.run([*command, "resume"], capture_output=True, check=True, timeout=100)
+    assert done.stdout.endswith(b"answer [2.5, 5, 8]\n")
+    assert (folder / "calls").read_text() == "price doubler "
+    [notebook] = [path for path in folder.glob("*.ipynb") if "doubler" not in path.name]
+    # Neither the functions, nor the server, nor the model are there now.
+    assert replay(notebook).holds
