@@ -45,6 +45,7 @@ from kernel_agent.rendering import (
     Code,
     Prose,
     answer_text,
+    calls_text,
     counted,
     last_state,
     output_line,
@@ -359,6 +360,9 @@ class LiveView:
             return
         self._end_stream()
         self._tell_hidden()
+        if step.result.tool_calls:
+            told = calls_text(step.result.tool_calls)
+            self._note(f"{INDENT}[{told}]", "dim", blank=not self._shown)
         if step.result.reason:
             self._note(f"{INDENT}[{step.result.reason}]", "yellow", blank=not self._shown)
 

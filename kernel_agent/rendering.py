@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from rich.syntax import ANSI_DARK, ANSISyntaxTheme, Syntax
 from rich.text import Text
 from rich.theme import Theme
 
-from kernel_agent.steps import Usage
+from kernel_agent.steps import ToolCall, Usage
 from kernel_agent.terminal import plain_text
 
 PROSE_WIDTH = 100  # columns: longer lines are hard to read
@@ -148,3 +149,14 @@ def tail(text: str) -> str:
     """The end of an unfinished reply; inside a block of code if the cut is inside one."""
     head, end = text[:-STREAMING_CHARS], text[-STREAMING_CHARS:]
     return f"```python\n{end}" if head.count("```") % 2 else end
+
+
+def calls_text(calls: Sequence[ToolCall]) -> str:
+    """Which tools were called, how often and for how long: `called price ×3 (1 failed) · 0.2 s`."""
+    parts = []
+    for name in dict.fromkeys(call.name for call in calls):
+        own = [call for call in calls if call.name == name]
+        failed = sum(bool(call.error) for call in own)
+        times = f" ×{len(own)}" if len(own) > 1 else ""
+        parts.append(f"{name}{times}" + (f" ({failed} failed)" if failed else ""))
+    return f"called {', '.join(parts)} · {seconds_text(sum(call.seconds for call in calls))}"

@@ -27,7 +27,13 @@ from kernel_agent.events import (
     StepFinished,
 )
 from kernel_agent.recorded import event_json, transcript_events
-from kernel_agent.rendering import answer_text, cost_text, safe_text, seconds_text
+from kernel_agent.rendering import (
+    answer_text,
+    calls_text,
+    cost_text,
+    safe_text,
+    seconds_text,
+)
 from kernel_agent.steps import (
     ANSWER_MIME,
     CellResult,
@@ -37,6 +43,7 @@ from kernel_agent.steps import (
     Reply,
     Step,
     Task,
+    ToolCall,
     Usage,
 )
 from kernel_agent.transcript import Transcript
@@ -442,3 +449,10 @@ def test_an_unknown_cost_is_not_zero(cost: float | None, text: str) -> None:
 )
 def test_an_answer_is_text_or_json(answer: object, text: str) -> None:
     assert answer_text(answer) == text
+
+
+def test_calls_of_tools_are_told_in_one_line():
+    calls = [ToolCall("price", {}, seconds=0.1), ToolCall("price", {}, error="KeyError: 'x'")]
+    assert calls_text([*calls, ToolCall("search", {})]) == (
+        "called price ×2 (1 failed), search · 0.1 s"
+    )
