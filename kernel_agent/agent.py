@@ -226,8 +226,10 @@ class Agent:
                 f"Sub-agent {self.name!r} needs the name of a kernel, not a Kernel."
             )
         limits = [cost for cost in (self.limits.max_cost, max_cost) if cost is not None]
+        role = f"You are `{self.name}`, which other code calls: {self.description}"
         agent = Agent(
             **self._options
+            | {"instructions": f"{role}\n\n{self._instructions}".rstrip()}
             | {"listener": listener, "cwd": self._options["cwd"] or cwd}
             | {"max_cost": min(limits, default=None)}
         )
@@ -321,6 +323,7 @@ class Agent:
             loop.prompts,
             path=path,
             limits=self.limits,
+            cell_timeout=max(self.limits.cell_timeout, loop.min_cell_timeout),
             instructions=self._instructions,
             facts=facts,
             tools=loop.toolbox.tools,

@@ -55,6 +55,7 @@ def begin(
     *,
     path: Path,
     limits: Limits,
+    cell_timeout: float,
     instructions: str,
     facts: Mapping[str, Any],
     tools: Sequence[Tool] = (),
@@ -62,8 +63,9 @@ def begin(
 ) -> Transcript:
     """The transcript of a new run, not saved yet; the kernel must have been started.
 
-    `facts` are further ones for the metadata, `tools` what the code can call. With `notebook` it
-    begins with the cells of that notebook of the user's.
+    `cell_timeout` is what the model is told of it (seconds). `facts` are further ones for the
+    metadata, `tools` what the code can call. With `notebook` it begins with the cells of that
+    notebook of the user's.
 
     Raises ModelError if the model says that it cannot be asked.
     """
@@ -79,7 +81,7 @@ def begin(
         packages=there["packages"],
         images=model.takes_images,
         max_steps=limits.max_steps,
-        cell_timeout=f"{limits.cell_timeout:g}",
+        cell_timeout=f"{cell_timeout:g}",
         tools=[tool.stub for tool in tools if tool.name != READER],
         can_read_outputs=any(tool.name == READER for tool in tools) and language == "python",
         instructions=instructions,

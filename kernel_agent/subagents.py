@@ -27,7 +27,8 @@ def {name}(task: str, **data):
     """{description}
 
     An agent of its own: it knows only `task` and the variables that you give it in `data`, and
-    returns its answer. It takes minutes, so ask for all that belongs together in one call.
+    returns its answer, which the user does not see. It takes minutes, so ask for all that belongs
+    together in one call.
     """
 '''
 

@@ -51,6 +51,8 @@ def test_a_sub_agent_is_a_function_with_a_kernel_and_a_notebook_of_its_own(solve
     [call] = run.transcript.steps[0].result.tool_calls
     child = Transcript.load(run.path.parent / call.transcript)
     assert child.answer == 8
+    assert "You are `doubler`, which other code calls: Doubles a number." in child.system
+    assert "A cell may run for 3600 seconds" in model.requests[0][0]["content"]
     assert child.about["parent"] == {
         "path": run.path.name, "run": run.transcript.run_id, "step": 1,
     }  # fmt: skip
