@@ -177,7 +177,7 @@ def test_values_changed_at_random_never_give_a_traceback_and_lose_nothing_silent
             inner = inner[key]
         change, key = data.draw(kinds), way[-1]
         if change == "replace" or (change in ("double", "swap") and not isinstance(inner, list)):
-            inner[key] = data.draw(odd_values)
+            inner[key] = copy.deepcopy(data.draw(odd_values))  # no example may change it
         elif change == "remove":
             del inner[key]
         elif change == "double":
