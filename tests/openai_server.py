@@ -244,11 +244,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.settimeout(0.01)
         while not self.script.closing.is_set():
             try:
-                if not self.connection.recv(1, socket.MSG_PEEK):
-                    self.script.hung_up.set()
-                    return
+                is_there = bool(self.connection.recv(1, socket.MSG_PEEK))
             except TimeoutError:
                 continue
+            except ConnectionError:  # it had not read all that it was sent
+                is_there = False
+            if not is_there:
+                self.script.hung_up.set()
+                return
 
 
 def _json(value: Any) -> bytes:

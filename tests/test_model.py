@@ -214,7 +214,7 @@ def test_a_listener_that_raises_closes_the_connection_and_is_not_tried_again() -
     with OpenAIServer([Stall(), "Not asked for."]) as server:
         with pytest.raises(StopListeningError):
             local_model(server).complete(MESSAGES, stop)
-        assert server.hung_up.wait(30)
+        assert server.hung_up.wait(5)
         assert len(server.requests) == 1
 
 
