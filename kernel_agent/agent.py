@@ -134,6 +134,7 @@ class Agent:
         transcript: Transcript | None = None,
         user_notebook: Path | None = None,
     ) -> None:
+        tools = [*tools]
         self._options = {key: value for key, value in locals().items() if key != "self"}
         self.name = name
         self.description = description
@@ -163,7 +164,7 @@ class Agent:
             plan_every=check_plan_every(plan_every),
             toolbox=Toolbox([]),
         )
-        self._tools = [*tools]
+        self._tools = tools
         self._mcp = [*mcp]
         self._servers: McpTools | None = None
         self._subagents = Subagents(
@@ -278,7 +279,8 @@ class Agent:
             check_can_go_on(self.transcript, task)
         if callable(prepare := getattr(self._loop.model, "prepare", None)):
             prepare()
-        self._loop.interrupted = False
+        if self._parent is None:  # who runs once stays interrupted, even if that came before
+            self._loop.interrupted = False
         with first_ctrl_c(self.interrupt):
             transcript = self._begun(task or "", out)
             rebuilt = self._catch_up(transcript)

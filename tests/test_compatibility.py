@@ -23,6 +23,8 @@ from kernel_agent.shipped import shipped
 from kernel_agent.steps import ANSWER_MIME, CellResult, Observation, Outcome, Reply, Step
 from kernel_agent.transcript import Transcript
 
+pytestmark = pytest.mark.slow  # other programs are started for each of them
+
 BLOCKER = """\
 import sys
 

@@ -26,6 +26,8 @@ from kernel_agent.managed_kernel import ManagedKernel
 from kernel_agent.mcp_server import listen
 from kernel_agent.transcript import Transcript
 
+pytestmark = pytest.mark.slow  # other programs are started for each of them
+
 COMMAND = "import kernel_agent.cli.serving; from kernel_agent.cli import main; main()"
 SECONDS = 60.0  # no test takes as long
 
