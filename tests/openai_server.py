@@ -222,8 +222,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for event in _events(answer, body):
-            self._send_event(event)
+        try:
+            for event in _events(answer, body):
+                self._send_event(event)
+        except ConnectionError:  # the client did not wait for all of it
+            self.script.hung_up.set()
+            self.close_connection = True
+            return
         match answer:
             case CutConnection(politely=False):
                 self.close_connection = True

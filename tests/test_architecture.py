@@ -1,6 +1,7 @@
 """The layers of the package: a module imports only from the rows below its own."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,8 +66,13 @@ def part(parts):
     return parts[0]
 
 
+@cache
 def imports(path):
     """Every module that a file imports, wherever in it: at its top, late, or for types only."""
+    return tuple(imported(path))
+
+
+def imported(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

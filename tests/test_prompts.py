@@ -47,11 +47,11 @@ OPTIONS = {
         "edited": ["", "x = 2"],
         "refused": ["", "Too small."],
         "answer_refused": [False, True],
-        "rebuilt": REBUILT,
+        "rebuilt": REBUILT[:2],  # and `limit`: each has a prompt of its own, with all its forms
         "language": ["python"],
         "step": [3, 19, 20],
         "max_steps": [20],
-        "limit": ["", "max_steps", "max_cost", "max_tokens", "max_seconds"],
+        "limit": ["", "max_steps"],
     },
     "rebuilt": {"rebuilt": REBUILT[1:]},
     "plan": {"is_made": [False, True], "limit": ["", "max_cost"]},
