@@ -44,7 +44,7 @@ def ours(source: str, *, streams: bool) -> tuple[float, int]:
         listener = listen if streams else None
         with Agent(model, folder=folder, max_steps=STEPS + 5, listener=listener) as agent:
             if not streams:
-                agent._tell = listen  # type: ignore[method-assign]
+                agent._loop.tell = listen  # type: ignore[method-assign]
             agent.run("Do it.")
         return _median(times), _characters(server)
 
