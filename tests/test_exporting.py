@@ -21,6 +21,8 @@ from kernel_agent.steps import CellResult, Observation, Outcome, Reply, Step, Ta
 from kernel_agent.transcript import Transcript
 from tests import thirty_steps
 
+pytestmark = pytest.mark.slow
+
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)><a href='javascript:alert(3)'>a</a>"
 TABLE = (
     "<div><style scoped>.dataframe td {color: red}</style><table border='1' class='dataframe'>"

@@ -27,6 +27,8 @@ from kernel_agent.mcp_client.servers import as_servers, mcp_config
 from kernel_agent.mcp_client.tools import McpTools, mcp_tools
 from kernel_agent.tools.tool import Tool
 
+pytestmark = pytest.mark.slow
+
 SERVERS = Path(__file__).parent / "mcp_servers"
 OFFICIAL = {"command": sys.executable, "args": [str(SERVERS / "official.py")]}
 SECRET = "sesame-1234"

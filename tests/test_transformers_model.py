@@ -28,6 +28,8 @@ from kernel_agent.reply import RunCode, read_reply  # noqa: E402
 from kernel_agent.steps import Reply, Usage, user_message  # noqa: E402
 from kernel_agent.transformers_model import TransformersModel, best_device  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 WINDOW = 512
 END = "<|im_end|>"
 CHATML = (

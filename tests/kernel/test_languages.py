@@ -12,6 +12,8 @@ from kernel_agent.kernel import Kernel
 from kernel_agent.kernel.process import installed_kernels
 from kernel_agent.testing import ScriptedModel
 
+pytestmark = pytest.mark.slow
+
 needs_bash = pytest.mark.skipif(
     not importlib.util.find_spec("bash_kernel"), reason="needs bash_kernel: pip install bash_kernel"
 )

@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = {
     "text": ["print('a')\nprint('b', end='')", "x = 6 * 7\nx", "print(x)\nx + 1", "x;"],
     "rich": [

@@ -10,6 +10,8 @@ from kernel_agent.kernel import Kernel
 from kernel_agent.kernel.process import installed_kernels
 from kernel_agent.kernel.snapshots import snapshot_keys
 
+pytestmark = pytest.mark.slow
+
 MB = 1_000_000  # bytes
 ROOM = 100 * MB
 
