@@ -12,11 +12,13 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from kernel_agent import __version__
+
 MAX_BYTES = 5_000_000
 MAX_REDIRECTS = 5
 MAX_SECONDS = 60.0  # for all of it
 SILENCE = 15.0  # seconds without a byte
-AGENT = "kernel-agent/1 (+https://pypi.org/project/kernel-agent/)"
+AGENT = f"kernel-agent/{__version__}"
 REDIRECTS = (301, 302, 303, 307, 308)
 TEXTS = ("application/json", "application/xml", "application/xhtml+xml", "application/rss+xml")
 

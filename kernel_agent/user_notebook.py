@@ -34,19 +34,19 @@ def run_notebook(
 
     Raises TranscriptError if the notebook cannot be read, KernelStartError.
     """
-    results = [entry.result for entry in entries if isinstance(entry, UserCell)]
+    results = {entry.id: entry.result for entry in entries if isinstance(entry, UserCell)}
     note = ""
     if kernel.is_ours:
         plan = plan_all(entries)
         for number, repeated in enumerate(repeat(kernel, plan), 1):
             tell(CellRepeated(repeated.cell.spoken, number, len(plan)))
-            results[results.index(repeated.cell.result)] = repeated.result
+            results[repeated.cell.name] = repeated.result
             if repeated.result.status == "died":
                 note = f"\n\n[{repeated.result.reason} No further cell was run.]"
                 kernel.restart()
             if stopped():
                 break
-    return notebook_text(read_notebook(notebook)["cells"], results) + note
+    return notebook_text(read_notebook(notebook)["cells"], [*results.values()]) + note
 
 
 def notebook_text(

@@ -12,7 +12,6 @@ import typer
 
 from kernel_agent.cli.app import app
 from kernel_agent.cli.options import Notebook, Yes, option
-from kernel_agent.errors import SettingsError
 
 
 class Form(StrEnum):
@@ -38,13 +37,13 @@ def export(
     html: a page with tables and figures. markdown: a text, figures beside it. script: the code
     that worked. clean: a notebook without failed attempts; for this the code is executed.
     """
-    if not notebook.is_file():
-        raise SettingsError(f"NOTEBOOK: there is no file {str(notebook)!r}. Check the path.")
-
     from kernel_agent import exporting
+    from kernel_agent.checks import check_file
     from kernel_agent.cli.trust import confirm_execution
     from kernel_agent.terminal import plain_text
     from kernel_agent.transcript import Transcript
+
+    check_file(notebook)
 
     if to == Form.clean:
         confirm_execution(Transcript.load(notebook), yes=yes)

@@ -76,10 +76,11 @@ def replay(
 
     Exit codes: 0 it holds, 1 it drifts, 2 it could not be done, 130 interrupted.
     """
+    from kernel_agent.checks import check_file
+
     if quiet and as_json:
         raise SettingsError("--quiet and --json exclude each other. Leave one of them out.")
-    if not notebook.is_file():
-        raise SettingsError(f"NOTEBOOK: there is no file {str(notebook)!r}. Check the path.")
+    check_file(notebook)
     if out and out.suffix != ".ipynb":
         raise SettingsError(f"--out: {str(out)!r} is not the name of a notebook. End it in .ipynb.")
     choices: dict[str, Any] = {

@@ -123,7 +123,9 @@ class Transcript:
     @property
     def task_entries(self) -> tuple[Entry, ...]:
         """What has happened since the last task."""
-        entries = list(takewhile(lambda entry: not isinstance(entry, Task), self._entries[::-1]))
+        entries = list(
+            takewhile(lambda entry: not isinstance(entry, Task), reversed(self._entries))
+        )
         return tuple(reversed(entries))
 
     @property
