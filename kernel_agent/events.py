@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kernel_agent.steps import Outcome, Output, Plan, Rebuilt, Reply, Step, Task, Usage
+from kernel_agent.steps import Cut, Outcome, Output, Plan, Rebuilt, Reply, Step, Task, Usage
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,30 @@ class ReplyRetried:
     reason: str
     wait: float
     attempt: int
+
+
+@dataclass(frozen=True)
+class RequestHeld:
+    """The next request waits for `wait` seconds: `reason` says for what."""
+
+    reason: str
+    wait: float
+
+
+@dataclass(frozen=True)
+class ModelChanged:
+    """From now on `model` is asked, a fallback or again the first: `reason` says why."""
+
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RoomMade:
+    """The model is shown less of what was before, as the `cut` says; it is on disk."""
+
+    cut: Cut
+    usage: Usage
 
 
 @dataclass(frozen=True)
@@ -175,6 +199,9 @@ Event = (
     | ReplyStarted
     | ReplyText
     | ReplyRetried
+    | RequestHeld
+    | ModelChanged
+    | RoomMade
     | ReplyReceived
     | PlanStarted
     | PlanFinished

@@ -15,6 +15,9 @@ Output = dict[str, Any]
 ANSWER_MIME = "application/vnd.kernel_agent.answer+json"
 """MIME type under which `final_answer(value)` publishes its value beside the value's own forms."""
 
+Format = Literal["fence", "tools", "json"]
+"""How a model writes its code: Markdown fences, native tool calls, or JSON that is guaranteed."""
+
 CellStatus = Literal["ok", "error", "interrupted", "died"]
 Limit = Literal["max_steps", "max_cost", "max_tokens", "max_seconds"]
 
@@ -53,17 +56,35 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class RequestedCall:
+    """A native tool call in a reply: `arguments` is JSON text, word for word as it came.
+
+    `extra` is what the provider sent with it and wants back (a signature), as JSON.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Reply:
     """One reply of the model, word for word and never edited.
 
-    `reasoning` is what the provider sent apart from the text. `finish_reason` is the API's
-    (`"stop"`, `"length"`, ...), `None` where the provider gave none.
+    `reasoning` is what the provider sent apart from the text, `signed` the same as blocks that
+    the provider wants back as they are (JSON). `finish_reason` is the API's (`"stop"`,
+    `"length"`, ...), `None` where the provider gave none. `calls` are native tool calls. `model`
+    names the model that replied if that is not the run's own, but a fallback.
     """
 
     text: str
     reasoning: str = ""
     finish_reason: str | None = "stop"
     usage: Usage = Usage()
+    calls: tuple[RequestedCall, ...] = ()
+    signed: tuple[Mapping[str, Any], ...] = ()
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -230,7 +251,32 @@ class UserCell:
         return ()
 
 
-Entry = Task | Step | Note | Plan | UserCell
+@dataclass(frozen=True)
+class Cut:
+    """From here on the model is shown less of what was before, so that its window holds it.
+
+    Entries are counted from 0 over the whole transcript. The observations of the steps before
+    entry `shortened` are shown as a line each. All that is before entry `summarised` is shown as
+    `summary`, 0 for none of it; `asked` is what the model was sent for it, `reply` what it said,
+    None where nobody was asked.
+    """
+
+    shortened: int
+    summarised: int = 0
+    summary: str = ""
+    asked: str = ""
+    reply: Reply | None = None
+
+    @property
+    def usage(self) -> Usage:
+        return self.reply.usage if self.reply else Usage()
+
+    def messages(self) -> tuple[Message, ...]:
+        """None of its own: it changes what stands for the entries before it."""
+        return ()
+
+
+Entry = Task | Step | Note | Plan | UserCell | Cut
 """What a transcript holds, in order."""
 
 

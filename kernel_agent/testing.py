@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kernel_agent.errors import ModelError
@@ -35,7 +35,13 @@ class ScriptedModel:
         self._replies = [Reply(reply) if isinstance(reply, str) else reply for reply in replies]
         self._pace = pace
 
-    def complete(self, messages: Sequence[Message], listener: Listener | None = None) -> Reply:
+    def complete(
+        self,
+        messages: Sequence[Message],
+        listener: Listener | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Reply:
         """The next reply, streamed word by word to `listener` if there is one.
 
         Raises ModelError when there is no reply left.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,13 @@ class TransformersModel:
         }
         return {"name": self.name, "parameters": public(parameters)}
 
-    def complete(self, messages: Sequence[Message], listener: Listener | None = None) -> Reply:
+    def complete(
+        self,
+        messages: Sequence[Message],
+        listener: Listener | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Reply:
         """The model's reply; see `Model.complete`. It ends with its code block.
 
         Only one is generated at a time; another waits. Usage is counted by the tokenizer and costs

@@ -19,7 +19,7 @@ ROWS = [
     {"agent", "managed_kernel", "rewriting"},
     {"loop", "opening"},
     {"approving", "asking", "catching_up", "keeping", "subagents", "user_notebook"},
-    {"ending", "planning", "rebuilding", "stored_state", "tool_use"},
+    {"ending", "making_room", "planning", "rebuilding", "stored_state", "tool_use"},
     {"repeating"},
     {"call_record"},
     {"adapters", "built_in_tools"},

@@ -15,7 +15,8 @@ import pytest
 
 from kernel_agent.errors import ModelUnavailableError
 from kernel_agent.events import Event, Listener, ReplyRetried, ReplyText
-from kernel_agent.model import MAX_WAIT, LiteLLM, as_model, retry_wait
+from kernel_agent.model import LiteLLM, as_model
+from kernel_agent.model.lite_llm import MAX_WAIT, retry_wait
 from kernel_agent.steps import Message, Reply, Usage
 from kernel_agent.testing import ScriptedModel
 from tests.local_model import MESSAGES, complete, ignore, local_model

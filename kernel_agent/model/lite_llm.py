@@ -1,4 +1,4 @@
-"""Asking a language model for its reply: the `Model` protocol, and `LiteLLM` behind it."""
+"""Any model that litellm knows, as a `Model`: tries, waits, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any
 
-from kernel_agent.errors import KernelAgentError, ModelError, ModelUnavailableError
+from kernel_agent.errors import ModelUnavailableError
 from kernel_agent.events import Listener, ReplyRetried, ReplyText
+from kernel_agent.model.protocol import JsonTool
 from kernel_agent.model_errors import model_error, no_key_error
 from kernel_agent.model_loading import litellm_module, prepare_litellm
 from kernel_agent.model_secrets import public
@@ -29,28 +30,6 @@ CONNECT_TIMEOUT = 10.0
 """Longest wait for a connection, in seconds: who cannot be reached is found out soon."""
 
 _DRAFT = re.compile(r"<(?:think|thinking)>(.*?)</(?:think|thinking)>(.*)", re.DOTALL)
-
-
-class Model(Protocol):
-    """What a run needs of a language model."""
-
-    name: str
-
-    @property
-    def takes_images(self) -> bool:
-        """Whether messages may hold images."""
-
-    def complete(self, messages: Sequence[Message], listener: Listener | None = None) -> Reply:
-        """The model's reply to `messages`, which are sent as they are.
-
-        With a `listener` the reply is streamed: the listener gets its pieces as `ReplyText` and
-        failed tries as `ReplyRetried`. What a listener raises stops the reply and passes through.
-
-        Raises ModelError when there is no reply.
-        """
-
-    def about(self) -> dict[str, Any]:
-        """Facts for the transcript as JSON values: `name`, `parameters`. Never a secret."""
 
 
 class LiteLLM:
@@ -102,7 +81,13 @@ class LiteLLM:
     def about(self) -> dict[str, Any]:
         return {"name": self.name, "parameters": public(self._params)}
 
-    def complete(self, messages: Sequence[Message], listener: Listener | None = None) -> Reply:
+    def complete(
+        self,
+        messages: Sequence[Message],
+        listener: Listener | None = None,
+        *,
+        tools: Sequence[JsonTool] = (),
+    ) -> Reply:
         """The model's reply; see `Model.complete`.
 
         Usage is the provider's, or litellm's count where the provider tells none; `model_seconds`
@@ -228,57 +213,6 @@ class LiteLLM:
         with suppress(Exception):
             return float(sum(litellm_module().cost_per_token(model=self.name, usage_object=told)))
         return None
-
-
-class _Function:
-    """A function from messages to a reply, as a `Model`."""
-
-    takes_images = False
-
-    def __init__(self, function: Callable[[list[Message]], str | Reply]) -> None:
-        self.name = getattr(function, "__name__", type(function).__name__)
-        self._function = function
-
-    def complete(self, messages: Sequence[Message], listener: Listener | None = None) -> Reply:
-        started = time.monotonic()
-        try:
-            reply = self._function(list(messages))
-        except KernelAgentError:
-            raise
-        except Exception as error:
-            reason = f"the function raised {type(error).__name__}: {error}"
-            raise ModelError(self.name, reason) from error
-        if isinstance(reply, str):
-            seconds = time.monotonic() - started
-            reply = Reply(reply, usage=Usage(cost=None, model_seconds=seconds))
-        if not isinstance(reply, Reply):
-            kind = type(reply).__name__
-            reason = f"the function returned {kind}. Return the reply's text, or a Reply."
-            raise ModelError(self.name, reason)
-        if listener:
-            listener(ReplyText(reply.text))
-        return reply
-
-    def about(self) -> dict[str, Any]:
-        return {"name": self.name, "parameters": {}}
-
-
-def as_model(model: Model | str | Callable[[list[Message]], str | Reply]) -> Model:
-    """`model` as a `Model`: a name becomes a `LiteLLM`, a model stays what it is.
-
-    A function of the messages becomes a model that takes no images and has the function's name.
-    If it returns text, the reply's time is measured and its cost is unknown; a `Reply` is
-    passed on as it is. What it raises passes through.
-
-    Raises TypeError for anything else.
-    """
-    if isinstance(model, str):
-        return LiteLLM(model)
-    if hasattr(model, "complete"):
-        return cast("Model", model)
-    if callable(model):
-        return _Function(model)
-    raise TypeError(f"{model!r} is no model: give a name, a function, or an object with `complete`")
 
 
 def _has_openai_key(params: Mapping[str, Any]) -> bool:
