@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from kernel_agent.kernel import Kernel
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -13,3 +15,23 @@ def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(scope="module")
+def kept_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """The kernel of `lent_kernel`: an agent's end does not shut it down."""
+    with Kernel(cwd=tmp_path_factory.mktemp("work")) as kernel, pytest.MonkeyPatch.context() as it:
+        it.setattr(kernel, "shutdown", lambda: None)
+        yield kernel
+
+
+@pytest.fixture
+def lent_kernel(kept_kernel: Kernel) -> Kernel:
+    """A kernel for agents that need just any: alive, empty, in a folder of the module's.
+
+    Starting one takes most of the time of a short run, so those of a module have it in turn.
+    """
+    if not kept_kernel.is_alive:
+        kept_kernel.restart()
+    kept_kernel.execute("%reset -f", counted=False)
+    return kept_kernel

@@ -48,12 +48,12 @@ def shop():
 
 
 @pytest.fixture
-def solve(tmp_path):
+def solve(tmp_path, lent_kernel):
     """Runs a task with scripted replies and tools; returns the run and the model."""
 
     def solve(*replies, **options):
         model = ScriptedModel(replies)
-        options = {"folder": tmp_path / "runs", "cwd": tmp_path} | options
+        options = {"folder": tmp_path / "runs", "kernel": lent_kernel} | options
         with Agent(model, **options) as agent, suppress(ModelError):
             agent.run("What?")
         return agent.transcript, model
@@ -186,7 +186,7 @@ def test_a_name_that_is_no_tool_and_two_alike_are_refused_before_anything_is_wri
     assert not list(tmp_path.glob("*.ipynb"))
 
 
-def test_an_interrupt_during_a_call_ends_the_cell_and_keeps_the_kernel(tmp_path):
+def test_an_interrupt_during_a_call_ends_the_cell_and_keeps_the_kernel(tmp_path, lent_kernel):
     begun, release = threading.Event(), threading.Event()
 
     def wait() -> int:
@@ -196,7 +196,7 @@ def test_an_interrupt_during_a_call_ends_the_cell_and_keeps_the_kernel(tmp_path)
         return 1
 
     model = ScriptedModel([code("x = 1\nwait()"), code("final_answer(x)")])
-    with Agent(model, folder=tmp_path, cwd=tmp_path, tools=[wait]) as agent:
+    with Agent(model, folder=tmp_path, kernel=lent_kernel, tools=[wait]) as agent:
         threading.Thread(target=lambda: (begun.wait(), agent.interrupt())).start()
         run = agent.run("Wait.")
         release.set()

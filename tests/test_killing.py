@@ -1,11 +1,13 @@
 """SIGKILL at random moments of a run: nothing finished is lost and nothing is left behind."""
 
+import json
 import os
 import random
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -58,7 +60,11 @@ def kill_at(moment: float, folder: Path) -> int:
     folder.mkdir()
     with start(folder) as run:
         threading.Timer(moment, run.kill).start()
-        told = len(run.stdout.readlines())
+        return len(run.stdout.readlines())
+
+
+def check_what_is_there(folder: Path, told: int) -> None:
+    """Soon nothing is left of a killed run but its notebook, with each step that was told of."""
     deadline = time.monotonic() + 20
     while left(folder) and time.monotonic() < deadline:
         threading.Event().wait(0.02)
@@ -68,9 +74,8 @@ def kill_at(moment: float, folder: Path) -> int:
         transcript = Transcript.load(path)
         assert len(transcript.steps) >= told
         assert all(step.result.status == "ok" for step in transcript.steps if step.result)
-        return told
+        return
     assert told == 0
-    return 0
 
 
 def kill_at_random(count: int, folder: Path) -> list[int]:
@@ -80,11 +85,29 @@ def kill_at_random(count: int, folder: Path) -> list[int]:
         assert len(run.stdout.readlines()) == 13
     whole = time.monotonic() - started
     moments = random.Random(count)
-    return [kill_at(moments.uniform(0.2, 1.0) * whole, folder / str(n)) for n in range(count)]
+    folders = [folder / str(number) for number in range(count)]
+    told = [kill_at(moments.uniform(0.2, 1.0) * whole, each) for each in folders]
+    for each, steps in zip(folders, told, strict=True):  # what is left goes meanwhile
+        check_what_is_there(each, steps)
+    return told
+
+
+def kill_after(steps: int, run: subprocess.Popen[bytes]) -> int:
+    """Kills a run that has told of so many steps; returns of how many it had told in the end."""
+    with run:
+        told = len([run.stdout.readline() for _ in range(steps)])
+        run.kill()
+        return told + len(run.stdout.readlines())
 
 
 def test_a_killed_run_loses_no_finished_step_and_leaves_nothing(tmp_path):
-    kill_at_random(2, tmp_path)
+    folders = [tmp_path / "early", tmp_path / "late"]
+    for folder in folders:
+        folder.mkdir()
+    runs = [start(folder) for folder in folders]
+    told = [kill_after(steps, run) for steps, run in zip((2, 7), runs, strict=True)]
+    for folder, steps in zip(folders, told, strict=True):
+        check_what_is_there(folder, steps)
 
 
 @pytest.mark.slow
@@ -136,7 +159,7 @@ def start_resumable(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
 
 
-def answers_after_kills(count: int, folder: Path) -> list[bytes]:
+def answers_after_kills(count: int, folder: Path, *, at_once: int = 1) -> list[bytes]:
     """The answers of runs that were each killed at a random moment and then resumed."""
 
     def answer(number: int, moment: float | None) -> bytes:
@@ -152,15 +175,18 @@ def answers_after_kills(count: int, folder: Path) -> list[bytes]:
     whole = time.monotonic() - started
     assert undisturbed == b"answer 36\n"
     moments = random.Random(count)
-    answers = []
-    for number in range(1, count + 1):
-        answer(number, moments.uniform(0.3, 1.0) * whole)
-        answers.append(answer(number, None))
-    return answers
+
+    def killed_and_resumed(number: int, moment: float) -> bytes:
+        answer(number, moment)
+        return answer(number, None)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        when = [moments.uniform(0.3, 1.0) * whole for _ in range(count)]
+        return list(pool.map(killed_and_resumed, range(1, count + 1), when))
 
 
 def test_a_killed_run_that_is_resumed_ends_in_the_same_answer(tmp_path):
-    assert answers_after_kills(2, tmp_path) == [b"answer 36\n"] * 2
+    assert answers_after_kills(2, tmp_path, at_once=2) == [b"answer 36\n"] * 2
 
 
 @pytest.mark.slow
@@ -169,6 +195,19 @@ def test_many_killed_runs_that_are_resumed_end_in_the_same_answer(tmp_path):
     count = int(os.environ.get("KERNEL_AGENT_KILLS", "30"))
     assert answers_after_kills(count, tmp_path) == [b"answer 36\n"] * count
 
+
+ADDING = {
+    "tools": [
+        {
+            "name": "add",
+            "inputSchema": {"type": "object", "additionalProperties": True},
+            "outputSchema": {"type": "object", "properties": {"result": {"type": "integer"}}},
+        }
+    ],
+    "results": {
+        "add": {"content": [{"type": "text", "text": "5"}], "structuredContent": {"result": 5}}
+    },
+}
 
 WITH_TOOLS = """
 import re, sys
@@ -179,7 +218,7 @@ from kernel_agent.resuming import resume
 folder, server = Path(sys.argv[1]), sys.argv[2]
 CELLS = [
     "a = price('tea')",
-    "b = add(a=2, b=3)",
+    "b = add(a=2, b=3)['result']",
     "c = doubler('Double 4.')",
     "import time; time.sleep(60) if not resumed() else None",
     "final_answer([a, b, c])",
@@ -207,7 +246,7 @@ def doubles(messages):
 
 options = {
     "tools": [price, resumed],
-    "mcp": [{"command": sys.executable, "args": [server]}],
+    "mcp": [{"command": sys.executable, "args": [server, str(folder / "add.json")]}],
     "agents": [Agent(doubles, name="doubler", description="Doubles.")],
 }
 if "resume" in sys.argv:
@@ -223,9 +262,10 @@ print("answer", run.answer)
 
 def test_a_killed_run_with_tools_mcp_and_a_sub_agent_repeats_no_call_and_replays(tmp_path):
     pytest.importorskip("mcp")
-    server = Path(__file__).parent / "mcp_servers" / "official.py"
+    server = Path(__file__).parent / "mcp_servers" / "raw.py"
     folder = tmp_path / "runs"
     folder.mkdir()
+    (folder / "add.json").write_text(json.dumps(ADDING))
     command = [sys.executable, "-c", WITH_TOOLS, str(folder), str(server)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
         assert run.stdout.readline() == b"waiting\n"

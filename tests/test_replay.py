@@ -185,7 +185,7 @@ def test_cells_that_were_stopped_or_ended_the_kernel_do_so_again(tmp_path: Path)
     ]
     path = tmp_path / "run.ipynb"
     model = ScriptedModel([f"```python\n{cell}\n```" for cell in cells])
-    with Agent(model, cwd=tmp_path, cell_timeout=0.7, ask_user=lambda *prompt: "Ada") as agent:
+    with Agent(model, cwd=tmp_path, cell_timeout=0.4, ask_user=lambda *prompt: "Ada") as agent:
         agent.run("What is it?", out=path)
     done = replay(path)
     assert done.holds, done

@@ -30,10 +30,10 @@ def helper():
 
 
 @pytest.fixture
-def solve(tmp_path):
+def solve(tmp_path, lent_kernel):
     def solve(*replies, **options):
         model = ScriptedModel(replies)
-        options = {"folder": tmp_path / "runs", "cwd": tmp_path} | options
+        options = {"folder": tmp_path / "runs", "kernel": lent_kernel} | options
         with Agent(model, **options) as agent:
             return agent.run("What?"), model
 
@@ -101,7 +101,7 @@ def test_a_replay_needs_no_sub_agent(solve, helper):
     assert replay(run.path).holds
 
 
-def test_an_interrupt_ends_the_sub_agent_too(tmp_path):
+def test_an_interrupt_ends_the_sub_agent_too(tmp_path, lent_kernel):
     begun = threading.Event()
 
     def slow(messages):
@@ -110,7 +110,7 @@ def test_an_interrupt_ends_the_sub_agent_too(tmp_path):
 
     child = Agent(slow, name="slow", description="Takes long.")
     model = ScriptedModel([code("slow('Wait.')")])
-    with Agent(model, folder=tmp_path, cwd=tmp_path, agents=[child]) as agent:
+    with Agent(model, folder=tmp_path, kernel=lent_kernel, agents=[child]) as agent:
         threading.Thread(target=lambda: (begun.wait(), agent.interrupt())).start()
         run = agent.run("Wait.")
     assert run.outcome.status == "interrupted"

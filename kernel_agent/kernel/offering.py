@@ -76,7 +76,7 @@ class Offering:
             except OSError:
                 return None  # no room for files: large values go with the messages
             if os.name != "nt":
-                self._guard = start_guard(self._own_folder)
+                self._guard = start_guard(self._own_folder, has_kernel=False)
         token = secrets.token_hex()
         of_host, of_kernel = (self._own_folder / name for name in ("of-host", "of-kernel"))
         of_host.write_text(token, encoding="ascii")

@@ -27,6 +27,7 @@ from IPython import get_ipython
 
 PIECE = 1_000_000  # characters of a stream in one message
 SETTLE_SECONDS = 1.0
+ALIVE_SECONDS = 0.02  # how often it is asked whether the thread that sends is still there
 QUIET_SECONDS = 0.2  # after which half of a character is shown as broken
 SENDING = threading.RLock()  # whoever holds it has sent, or put in line, all that was taken
 POOLS = ("concurrent.futures.thread", "multiprocessing.pool")
@@ -64,9 +65,17 @@ class WholeStream(OutStream):
         return super().write(string)
 
     def flush(self) -> None:
-        if os.getpid() == self._master_pid:
-            self.settle()
-        super().flush()  # type: ignore[no-untyped-call]
+        thread = self.pub_thread.thread
+        if os.getpid() != self._master_pid or thread is threading.current_thread():
+            super().flush()  # type: ignore[no-untyped-call]
+            return
+        self.settle()
+        sent, deadline = threading.Event(), time.monotonic() + self.flush_timeout
+        self.pub_thread.schedule(self._flush)
+        self.pub_thread.schedule(sent.set)
+        # When the kernel ends meanwhile, nobody sets it: ipykernel 7.4 would wait for 10 s.
+        while not sent.wait(ALIVE_SECONDS) and thread.is_alive() and time.monotonic() < deadline:
+            pass
 
     def push(self) -> None:
         """Send off what was written, before anything that is sent after this."""
@@ -214,6 +223,23 @@ def stop_keeping(shell: Any) -> None:
     shell.events.register("pre_execute", unhook)
 
 
+def end_in_order(kernel: Any) -> None:
+    """Let the thread of IOPub end after the one of control.
+
+    ipykernel 7.4 stops it first: a flush after the shutdown request then waits for it in vain.
+    """
+    control, iopub = kernel.control_thread, kernel.iopub_thread
+    stop = iopub.stop
+
+    def stop_after_control() -> None:
+        if control is not None and control.is_alive():
+            control.stop()
+            control.join(SETTLE_SECONDS)
+        stop()
+
+    iopub.stop = stop_after_control
+
+
 def install(room: int) -> None:
     """Make the streams whole and the displays no longer than `room` characters."""
     shell = get_ipython()
@@ -223,5 +249,6 @@ def install(room: int) -> None:
     bound_displays(shell.kernel.session, room)
     hasten_displays(shell.display_pub)
     keep_parents(shell)
+    end_in_order(shell.kernel)
     iopub = shell.kernel.iopub_thread
     iopub.schedule(lambda: iopub.socket.setsockopt(zmq.SNDHWM, 0))

@@ -22,7 +22,7 @@ ROOM = 16_384  # bytes that a runtime folder must have room for
 GUARD = """
 while read -r line; do said=$line; done
 [ "$said" = done ] && exit
-tries=50
+tries=$TRIES
 until [ -s "$1/pid" ] || [ $tries = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
 [ -s "$1/pid" ] && kill -s KILL -- "-$(cat "$1/pid")" 2>/dev/null
 for environ in $(grep -lsF "KERNEL_AGENT_RUNTIME=$1" /proc/[0-9]*/environ); do
@@ -89,14 +89,17 @@ def connection_file_path(folder: Path) -> Path:
     return runtime / name
 
 
-def start_guard(*paths: Path) -> subprocess.Popen[bytes]:
-    """Start the small shell that cleans up after this process, should it be killed."""
+def start_guard(*paths: Path, has_kernel: bool = True) -> subprocess.Popen[bytes]:
+    """Start the small shell that cleans up after this process, should it be killed.
+
+    `has_kernel` says whether a kernel is launched whose files these are.
+    """
     return subprocess.Popen(
         ["/bin/sh", "-c", GUARD, "kernel-agent-guard", *map(str, paths)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        env={"PATH": os.defpath},
+        env={"PATH": os.defpath, "TRIES": "50" if has_kernel else "0"},
         start_new_session=True,  # Ctrl-C in the agent's terminal is not meant for it
     )

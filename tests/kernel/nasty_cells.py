@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LIMIT = 0.5
+LIMIT = 0.3
 """Seconds after which each of them is stopped."""
 
 
@@ -12,7 +12,8 @@ LIMIT = 0.5
 class Nasty:
     """A cell that would run for a minute or for ever.
 
-    `kept` tells whether the state must be kept; a `quick` one is part of the default tests.
+    `kept` tells whether the state must be kept; a `quick` one is part of the default tests, where
+    one that only killing the kernel stops is insisted on for a moment instead of for seconds.
     `ends_by_itself` is one that must not block at all. What `swallows` every exception is stopped
     by one that hits it between two tries: mostly one does, on a busy machine maybe none in time.
     """
@@ -69,7 +70,7 @@ NASTY = (
         "C code that keeps the GIL and asks for no signal",
         "import itertools; any(itertools.repeat(0))",
         kept=False,
-        quick=True,  # slow, but the last resort must never fail
+        quick=True,
     ),
     Nasty(
         "subprocess that ignores SIGINT",

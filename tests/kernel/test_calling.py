@@ -238,7 +238,7 @@ def test_who_waits_is_interrupted_and_the_next_call_gets_its_own_answer(run, hos
     result = run("wait('late')")
     assert result.status == "interrupted"
     assert result.stopped_by == "interrupt"
-    assert error_of(result) == "KeyboardInterrupt: Interrupted by user"
+    assert error_of(result).startswith("KeyboardInterrupt")  # with words only while it waits
     assert result.tool_calls[0].error.startswith("Cancelled: The cell was interrupted")
     host.release.set()
     assert shown(run("echo('mine')")) == "'mine'"

@@ -3,6 +3,7 @@ import threading
 
 import pytest
 
+from kernel_agent.kernel import interrupting
 from tests.kernel.nasty_cells import LIMIT, NASTY
 
 SLACK = 2.0  # seconds that a busy machine may add to what is promised
@@ -12,14 +13,7 @@ def value_of(result):
     return result.outputs[-1]["data"]["text/plain"]
 
 
-@pytest.mark.parametrize(
-    "cell",
-    [
-        pytest.param(cell, id=cell.name, marks=() if cell.quick else pytest.mark.slow)
-        for cell in NASTY
-    ],
-)
-def test_a_nasty_cell_is_back_in_time_with_what_it_printed(kernel, cell):
+def is_back_in_time(kernel, cell):
     kernel.execute("kept = 5")
     result = kernel.execute(f"print('partial', flush=True)\n{cell.source}", timeout=LIMIT)
     assert result.outputs[0]["text"].startswith("partial\n")
@@ -38,6 +32,21 @@ def test_a_nasty_cell_is_back_in_time_with_what_it_printed(kernel, cell):
         assert (result.status, result.stopped_by) == ("died", "kill")
         assert "variables are lost" in result.reason
         assert result.seconds < LIMIT + 6 + SLACK
+
+
+@pytest.mark.parametrize("cell", [pytest.param(c, id=c.name) for c in NASTY if c.quick])
+def test_a_nasty_cell_is_back_in_time_with_what_it_printed(kernel, cell, monkeypatch):
+    if not cell.kept:
+        monkeypatch.setattr(interrupting, "INSIST_SECONDS", 0.2)
+    is_back_in_time(kernel, cell)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "cell", [pytest.param(c, id=c.name) for c in NASTY if not (c.quick and c.kept)]
+)
+def test_the_nastiest_cell_is_back_in_time_with_what_it_printed(kernel, cell):
+    is_back_in_time(kernel, cell)
 
 
 def test_the_gentlest_rung_that_works_is_the_one_that_is_told(kernel):
