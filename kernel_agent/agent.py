@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,6 @@ from kernel_agent.built_in_tools import built_in
 from kernel_agent.catching_up import bring_back, check_can_go_on, interrupted, is_worth_telling
 from kernel_agent.ctrl_c import first_ctrl_c
 from kernel_agent.data import check_names
-from kernel_agent.ending import outcome_of
 from kernel_agent.errors import SettingsError, ToolError
 from kernel_agent.events import Listener, RunStarted, StateRebuilt
 from kernel_agent.keeping import keep
@@ -24,12 +23,21 @@ from kernel_agent.kernel import Kernel
 from kernel_agent.limits import Limits
 from kernel_agent.loop import Loop
 from kernel_agent.mcp_client import McpTools, mcp_tools
-from kernel_agent.model import Model, as_model
-from kernel_agent.opening import begin, check_model, data_file, notebook_path, take_on
+from kernel_agent.media import media
+from kernel_agent.model import Fallbacks, JsonTool, Model, as_model, reply_format
+from kernel_agent.opening import (
+    Given,
+    begin,
+    check_model,
+    data_file,
+    notebook_path,
+    system_prompt,
+    take_on,
+)
 from kernel_agent.planning import check_plan_every
 from kernel_agent.prompts import Prompts
 from kernel_agent.repeating import OnDeath
-from kernel_agent.steps import Message, Note, Outcome, Rebuilt, Reply, Step, Usage
+from kernel_agent.steps import Entry, Message, Note, Outcome, Rebuilt, Reply, Step, Task, Usage
 from kernel_agent.subagents import CELL_SECONDS, Subagents
 from kernel_agent.telling import Telling
 from kernel_agent.tool_use import recorded_offers
@@ -54,20 +62,28 @@ class Run:
     transcript: Transcript
 
 
+@dataclass(frozen=True)
+class FirstRequest:
+    """What a run asks its model first: messages, and the tools that it may call natively."""
+
+    messages: list[Message]
+    tools: list[JsonTool]
+
+
 class Agent:
     """Solves tasks by code in a kernel of its own; every run is a notebook.
 
     `model` is a name as litellm knows it (`"openai/gpt-5"`), a Model, or a function from messages
-    to a reply's text. `kernel` is a kernelspec's name, or a `Kernel`, which is started and shut
-    down with the agent. `cwd` is the folder the code works in, `env` what is added to its
-    environment; `python`, `packages` and `on_progress` say which Python runs it: all as for
-    `Kernel`, and only with a kernelspec's name. The limits bound each task. Notebooks go to
-    `folder`, unless `run` is told otherwise. `max_chars` bounds what the model is shown of a cell.
-    `prompts` is a folder whose files replace the package's own, `instructions` is text added to
-    the system prompt. `listener`, one or several, is called with every event, in the thread that
-    runs the agent; what it raises is reported by a warning, and the run goes on. So is `ask_user`,
-    when a cell calls `input()` or `getpass()`, with the prompt and whether it is for a password.
-    Without it these raise at once.
+    to a reply's text; `fallbacks` are others that are asked, in order, while it is down. `kernel`
+    is a kernelspec's name, or a `Kernel`, which is started and shut down with the agent. `cwd` is
+    the folder the code works in, `env` what is added to its environment; `python`, `packages` and
+    `on_progress` say which Python runs it: all as for `Kernel`, and only with a kernelspec's name.
+    The limits bound each task. Notebooks go to `folder`, unless `run` is told otherwise.
+    `max_chars` bounds what the model is shown of a cell. `prompts` is a folder whose files replace
+    the package's own, `instructions` is text added to the system prompt. `listener`, one or
+    several, is called with every event, in the thread that runs the agent; what it raises is
+    reported by a warning, and the run goes on. So is `ask_user`, when a cell calls `input()` or
+    `getpass()`, with the prompt and whether it is for a password. Without it these raise at once.
 
     `approve` is called with the source of each cell before it runs, and says whether it may, or
     what runs in its place (see `approving.Approve`). `check`, one function or several, is called
@@ -102,6 +118,7 @@ class Agent:
         self,
         model: Model | str | Callable[[list[Message]], str | Reply],
         *,
+        fallbacks: Sequence[Model | str | Callable[[list[Message]], str | Reply]] = (),
         kernel: str | Kernel = "python3",
         python: str | Path | None = None,
         packages: Sequence[str] = (),
@@ -149,7 +166,7 @@ class Agent:
                 kernel, cwd=cwd, env=env, python=python, packages=packages, on_progress=on_progress
             )
         self._loop = Loop(
-            model=as_model(model),
+            model=Fallbacks([model, *fallbacks]) if fallbacks else as_model(model),
             kernel=kernel,
             prompts=Prompts(Path(prompts) if prompts is not None else None),
             limits=self.limits,
@@ -174,7 +191,7 @@ class Agent:
             budget=self._cost_left,
             tell=self._loop.tell,
         )
-        self._loop.after_cell = self._subagents.stop
+        self._loop.after_cell = self._subagents.end_cell
         if agents:
             self._loop.min_cell_timeout = CELL_SECONDS
         self._parent: Mapping[str, Any] | None = None
@@ -247,14 +264,18 @@ class Agent:
         *,
         data: Mapping[str, Any] | None = None,
         files: Sequence[str | Path] = (),
+        images: Sequence[Any] = (),
+        audio: Sequence[Any] = (),
+        video: Sequence[Any] = (),
         out: str | Path | None = None,
         answer_type: Any = None,
     ) -> Run:
         """Solve `task` and return what came of it; the notebook is on disk all along.
 
         Without a `task` a run that was interrupted, failed or killed goes on. `data` are variables
-        for the code; `files` are data files that the model is shown a preview of. `out` is the
-        notebook's path for a first run. With an `answer_type` (any that pydantic knows) the answer
+        for the code; `files` are data files that the model is shown a preview of; `images`, `audio`
+        and `video` go to the model itself (see `media.media`). `out` is the notebook's path for a
+        first run. With an `answer_type` (any that pydantic knows) the answer
         is of that type: the model is told, and of one that does not fit, why. In the main thread,
         Ctrl-C ends the run as `interrupt` does, and a second one raises KeyboardInterrupt.
 
@@ -268,7 +289,7 @@ class Agent:
         if task is not None and not task.strip():
             raise SettingsError("The task is empty. Say in a sentence what you want to know.")
         check_names(data)
-        paths = [data_file(file, self._loop.kernel.cwd) for file in files]
+        given = self._given(files, images, audio, video)
         self._loop.answer_type = answer_type
         if answer_type is not None:
             wanted(answer_type)  # a type that cannot be is told before anything is started
@@ -282,12 +303,34 @@ class Agent:
         if self._parent is None:  # who runs once stays interrupted, even if that came before
             self._loop.interrupted = False
         with first_ctrl_c(self.interrupt):
-            transcript = self._begun(task or "", out)
+            transcript = self._begun(task or "", out, given)
             rebuilt = self._catch_up(transcript)
-            self._take_on(transcript, task, data, paths, rebuilt)
+            self._take_on(transcript, task, replace(given, data=data), rebuilt)
             for _ in self.steps(transcript):
                 pass
         return self._result(transcript)
+
+    def first_request(
+        self,
+        task: str,
+        *,
+        files: Sequence[str | Path] = (),
+        images: Sequence[Any] = (),
+        audio: Sequence[Any] = (),
+        video: Sequence[Any] = (),
+    ) -> FirstRequest:
+        """What `run` would ask the model first. The kernel is started; nothing is sent or written.
+
+        Raises DataError, KernelStartError, and SettingsError for an agent that has run already.
+        """
+        if self.transcript is not None:
+            raise SettingsError("There is a transcript already, so no request is the first.")
+        given = self._given(files, images, audio, video)
+        self._start({})
+        transcript = self._new_transcript(self._folder / "none.ipynb")
+        task_entry = self._taken_on(transcript, task, given, None)
+        messages = transcript.messages(task_entry)
+        return FirstRequest(messages, self._loop.native_tools(transcript))
 
     def steps(self, transcript: Transcript) -> Iterator[Step]:
         """Drive `transcript` on, one step at a time, until its last task has an outcome."""
@@ -299,18 +342,25 @@ class Agent:
         if transcript.outcome is not None or transcript.pending or not steps:
             return None
         before = [entry for entry in transcript.task_entries if entry is not steps[-1]]
-        limit = self.limits.reached(before)
-        return outcome_of(steps[-1], limit, death_ends=self._loop.on_death == "stop")
+        limit = self.limits.reached(before, self._loop.ahead(transcript))
+        return self._loop.outcome_of(transcript, limit)
 
-    def _begun(self, task: str, out: str | Path | None) -> Transcript:
+    def _begun(self, task: str, out: str | Path | None, given: Given) -> Transcript:
         """The transcript, of a new run if there is none yet; the kernel is started."""
         loop = self._loop
         if self.transcript is not None:
-            check_model(loop.model)
+            check_model(loop.model, given.images)
             self._start(self.transcript.about)
+            self._use_format(self.transcript)
             return self.transcript
         path = notebook_path(task, folder=self._folder, out=out, user_notebook=self._user_notebook)
         self._start({})
+        check_model(loop.model, given.images)
+        self.transcript = self._new_transcript(path)
+        return self.transcript
+
+    def _new_transcript(self, path: Path) -> Transcript:
+        loop = self._loop
         facts: dict[str, Any] = {
             "max_chars": loop.max_chars,
             "on_death": loop.on_death,
@@ -319,19 +369,36 @@ class Agent:
         facts |= {"snapshot": True} if loop.snapshot_bytes else {}
         facts |= {"parent": self._parent} if self._parent else {}
         facts |= {"plan_every": loop.plan_every} if loop.plan_every else {}
-        self.transcript = begin(
+        facts |= {"instructions": self._instructions} if self._instructions else {}
+        return begin(
+            self._system_prompt(),
             loop.model,
             loop.kernel,
-            loop.prompts,
             path=path,
             limits=self.limits,
-            cell_timeout=max(self.limits.cell_timeout, loop.min_cell_timeout),
-            instructions=self._instructions,
             facts=facts,
             tools=loop.toolbox.tools,
             notebook=self._user_notebook,
         )
-        return self.transcript
+
+    def _use_format(self, transcript: Transcript) -> None:
+        """Tell a model how to reply that does it in another way than the one before it."""
+        form = reply_format(self._loop.model)
+        if transcript.reply_format != form:
+            transcript.system = self._system_prompt()
+            transcript.about["reply_format"] = form
+
+    def _system_prompt(self) -> str:
+        loop = self._loop
+        return system_prompt(
+            loop.model,
+            loop.kernel,
+            loop.prompts,
+            limits=self.limits,
+            cell_timeout=max(self.limits.cell_timeout, loop.min_cell_timeout),
+            instructions=self._instructions,
+            tools=loop.toolbox.tools,
+        )
 
     def _start(self, about: Mapping[str, Any]) -> None:
         """Start the kernel, with the tools that `about` says the run had and those it has now."""
@@ -352,17 +419,17 @@ class Agent:
             self._servers = mcp_tools(self._mcp)
         tools += self._servers.tools if self._servers else ()
         tools += self._subagents.tools()
-        return [*tools, output_reader(self._task_steps)]
+        return [*tools, output_reader(self._entries)]
 
     def _cost_left(self) -> float | None:
         """What is left of the task's budget in USD; None without one."""
-        if self.limits.max_cost is None:
-            return None
-        used = sum(step.usage.cost or 0.0 for step in self._task_steps())
-        return max(self.limits.max_cost - used, 0.000001)  # a limit must be above 0
+        assert self.transcript is not None
+        pending = filter(None, [self.transcript.pending])
+        entries = (*self.transcript.task_entries, *pending)
+        return self.limits.cost_left(entries, self._loop.ahead(self.transcript))
 
-    def _task_steps(self) -> Sequence[Step]:
-        return self.transcript.task_steps if self.transcript else ()
+    def _entries(self) -> Sequence[Entry]:
+        return self.transcript.entries if self.transcript else ()
 
     def _catch_up(self, transcript: Transcript) -> Rebuilt | None:
         """Give the kernel the state of a resumed run; None if there is nothing to be told."""
@@ -379,13 +446,19 @@ class Agent:
         loop.tell(StateRebuilt(rebuilt))
         return rebuilt if is_worth_telling(rebuilt) else None
 
-    def _take_on(
+    def _given(
         self,
-        transcript: Transcript,
-        text: str | None,
-        data: Mapping[str, Any],
-        files: Sequence[str],
-        news: Rebuilt | None,
+        files: Sequence[str | Path],
+        images: Sequence[Any],
+        audio: Sequence[Any],
+        video: Sequence[Any],
+    ) -> Given:
+        """What goes with a task, found good before anything is started."""
+        paths = [data_file(file, self._loop.kernel.cwd) for file in files]
+        return Given(files=paths, images=media(images, audio=audio, video=video))
+
+    def _take_on(
+        self, transcript: Transcript, text: str | None, given: Given, news: Rebuilt | None
     ) -> None:
         """Add the task; without one, the `news` that the model must know before it goes on."""
         loop = self._loop
@@ -400,23 +473,29 @@ class Agent:
                 keep(transcript, partial(transcript.add, note), loop.tell)
             task = transcript.tasks[-1]
         else:
-            task = take_on(
-                text,
-                data,
-                files,
-                transcript=transcript,
-                kernel=loop.kernel,
-                prompts=loop.prompts,
-                rebuilt=news,
-                notebook=self._user_cells(transcript),
-                tools=loop.toolbox.tools,
-                wanted=wanted(loop.answer_type) if loop.answer_type is not None else "",
-            )
+            task = self._taken_on(transcript, text, given, news)
             if transcript.tasks:
                 keep(transcript, partial(transcript.add, task), loop.tell)
             else:
                 transcript.add(task)  # nothing is lost yet if it cannot be saved
         loop.tell(RunStarted(task, loop.model.name, loop.kernel.name, transcript.path))
+
+    def _taken_on(
+        self, transcript: Transcript, text: str, given: Given, news: Rebuilt | None
+    ) -> Task:
+        """The task as the model is told it; the kernel is given its data."""
+        loop = self._loop
+        return take_on(
+            text,
+            given,
+            transcript=transcript,
+            kernel=loop.kernel,
+            prompts=loop.prompts,
+            rebuilt=news,
+            notebook=self._user_cells(transcript),
+            tools=loop.toolbox.tools,
+            wanted=wanted(loop.answer_type) if loop.answer_type is not None else "",
+        )
 
     def _user_cells(self, transcript: Transcript) -> str:
         """The user's notebook as the first task shows it; empty if there is none."""

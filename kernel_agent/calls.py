@@ -32,6 +32,20 @@ def called(call: str) -> str | None:
     return _code_of(value) if isinstance(value, dict) else None
 
 
+def thought_and_code(text: str) -> tuple[str, str] | None:
+    """The two texts of a reply that is nothing but `{"thought": …, "code": …}`; None for others."""
+    if not text.startswith("{"):
+        return None
+    try:
+        value = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    match value:
+        case {"thought": str() as thought, "code": str() as source} if len(value) == 2:
+            return thought.strip(), source
+    return None
+
+
 def is_call(text: str) -> bool:
     """Whether JSON names a function, or a thought beside its code: no data has these keys."""
     return bool(re.match(r'\s*\[?\s*\{\s*"(?:thoughts?|name|tool|function)"\s*:', text))

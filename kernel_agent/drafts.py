@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 
 from kernel_agent.blocks import Block, find_blocks
 from kernel_agent.syntax import parse
@@ -24,7 +25,7 @@ MADE_UP = re.compile(
     | \[/?(?:output|observation|result|inst|user)s?\]
     | <(?:observation|[\w-]*(?:output|results?)|tool_response|stdout|user|human)\b[^>\n]*>
     | <\|(?:im_start|start_header_id|user|im_end|eot_id|end)\|>
-    | Out\[\d+\]: | stderr:[ \t]*$ | \(no[ ]output\)[ \t]*$ | \[figure[ ]\d+×\d+\]
+    | Out\[\d+\]: | stderr:[ \t]*$ | \(no[ ]output\)[ \t]*$ | \[figure[ ]\d+×\d+[^\]\n]*\]
     | Variables:[ ]\w+:[ ] | …[ ][\d,]+[ ]characters\b | Traceback[ ]\(most[ ]recent
     | \[step[ ]\d+[ ]of[ ]\d+[\]:]
     | (?:`{3,}|~{3,})[ \t]*(?:output|stdout|result|observation|execution_result)\b
@@ -39,16 +40,30 @@ MADE_UP = re.compile(
 
 def without_drafts(text: str, language: str) -> str:
     """`text` without what models think aloud: closed, never closed, or never opened drafts."""
+    return _joined(text, _kept(text, language))
+
+
+def drafts_in(text: str, language: str = "python") -> list[str]:
+    """What `without_drafts` takes out of `text`, without the tags."""
+    kept = _kept(text, language)
+    ends = [0, *(end for _, end in kept)]
+    starts = [*(start for start, _ in kept), len(text)]
+    found = (_DRAFT.sub("", text[a:b]).strip() for a, b in zip(ends, starts, strict=True))
+    return [draft for draft in found if draft]
+
+
+def _kept(text: str, language: str) -> list[tuple[int, int]]:
+    """Where the parts of `text` are that are no drafts."""
     tags = list(_DRAFT.finditer(text))
     if not tags or is_json(text):
-        return text
+        return [(0, len(text))]
     literal = {
         tag.start()
         for block in find_blocks(text, language)
         for tag in _DRAFT.finditer(text, block.start, block.end)
         if block.closed and (_is_code(block) or is_json(block.source))
     }
-    kept: list[str] = []
+    kept: list[tuple[int, int]] = []
     position = 0
     opened = closed = acted = False
     for tag in tags:
@@ -58,17 +73,17 @@ def without_drafts(text: str, language: str) -> str:
             if tag["close"]:
                 position, opened, closed = tag.end(), False, True
             continue
-        kept.append(text[position : tag.start()])
+        kept.append((position, tag.start()))
         position, opened = tag.end(), bool(tag["open"])
         if tag["close"]:
             # Once code has been answered by an output, a second closing tag is only litter.
-            acted = acted or (closed and _has_acted("".join(kept), language))
+            acted = acted or (closed and _has_acted(_joined(text, kept), language))
             if not acted and (not closed or _SOMETHING.search(text, position)):
                 kept.clear()
             closed = True
     if not opened:
-        kept.append(text[position:])
-    return "".join(kept)
+        kept.append((position, len(text)))
+    return kept
 
 
 def made_up_start(text: str, blocks: list[Block]) -> int | None:
@@ -98,6 +113,10 @@ def is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _joined(text: str, parts: Iterable[tuple[int, int]]) -> str:
+    return "".join(text[start:end] for start, end in parts)
 
 
 def _has_acted(text: str, language: str) -> bool:

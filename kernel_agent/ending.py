@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from kernel_agent.looping import Repeats
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
 from kernel_agent.steps import Limit, Outcome, Reply, Step
 
@@ -20,9 +21,12 @@ def is_answer(steps: Sequence[Step]) -> bool:
     return has_run or was_asked
 
 
-def closing_step(reply: Reply, *, language: str) -> Step:
-    """The last reply, which a limit asked for: its text is the answer, its code is not run."""
-    match read_reply(reply, language=language):
+def closing_step(reply: Reply, *, language: str, tools: Collection[str] = ()) -> Step:
+    """The last reply, which a limit asked for: its text is the answer, its code is not run.
+
+    `tools` are the names that it may call.
+    """
+    match read_reply(reply, language=language, tools=tools):
         case RunCode(thought, _, said):
             return Step(reply, said, thought)
         case Answer(text, said):
@@ -31,10 +35,13 @@ def closing_step(reply: Reply, *, language: str) -> Step:
             return Step(reply, said)
 
 
-def outcome_of(step: Step, limit: Limit | None, *, death_ends: bool) -> Outcome | None:
+def outcome_of(
+    step: Step, limit: Limit | None, *, death_ends: bool, loop: Repeats | None = None
+) -> Outcome | None:
     """How the task ends with `step`, or None if it goes on.
 
-    `limit` is the one that was reached before; `death_ends` whether a dead kernel ends the run.
+    `limit` is the one that was reached before; `death_ends` whether a dead kernel ends the run;
+    `loop` is how the step repeats others, which ends it if the model was told before.
     """
     if limit is not None:
         is_answered = step.thought.strip() and not step.refused
@@ -46,4 +53,6 @@ def outcome_of(step: Step, limit: Limit | None, *, death_ends: bool) -> Outcome 
     is_over = step.result and step.result.status == "ok" and step.result.answer
     if is_over and not step.refused:
         return Outcome("answered")
+    if loop and loop.was_told:
+        return Outcome("failed", reason=loop.reason)
     return None

@@ -59,7 +59,10 @@ class RequestHeld:
 
 @dataclass(frozen=True)
 class ModelChanged:
-    """From now on `model` is asked, a fallback or again the first: `reason` says why."""
+    """From now on `model` is asked, a fallback or again the first: `reason` says why.
+
+    What has been streamed of a reply before it is void.
+    """
 
     model: str
     reason: str

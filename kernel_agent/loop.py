@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,9 +12,10 @@ from typing import Any
 from kernel_agent import answers
 from kernel_agent.answer_types import UnfitAnswerError, typed
 from kernel_agent.approving import Approve, Check, Refused, approved, refusal
-from kernel_agent.asking import Asking, Interrupted
+from kernel_agent.asking import Interrupted
 from kernel_agent.ending import closing_step, is_answer, outcome_of
 from kernel_agent.errors import KernelAgentError, TranscriptError
+from kernel_agent.estimates import Ahead
 from kernel_agent.events import (
     ApprovalAsked,
     CellStarted,
@@ -30,16 +31,20 @@ from kernel_agent.events import (
 from kernel_agent.keeping import keep
 from kernel_agent.kernel import Kernel
 from kernel_agent.limits import Limits
-from kernel_agent.model import Model
+from kernel_agent.looping import repeats
+from kernel_agent.model import JsonTool, Model, price
+from kernel_agent.native_calls import with_calls
 from kernel_agent.observation import observe
 from kernel_agent.planning import is_due, plan_of
 from kernel_agent.prompts import Prompts
 from kernel_agent.rebuilding import rebuild
 from kernel_agent.repeating import Ask, OnDeath
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
+from kernel_agent.requests import Requests
 from kernel_agent.steps import (
     CellResult,
-    Message,
+    Entry,
+    Limit,
     Note,
     Observation,
     Outcome,
@@ -51,9 +56,8 @@ from kernel_agent.steps import (
 from kernel_agent.stored_state import store
 from kernel_agent.telling import Telling
 from kernel_agent.tool_use import recorded_calls, with_kept_calls
-from kernel_agent.tools import Toolbox
+from kernel_agent.tools import Toolbox, json_tools
 from kernel_agent.transcript import Transcript
-from kernel_agent.transcript.messages import messages_of
 
 
 @dataclass
@@ -83,13 +87,14 @@ class Loop:
     min_cell_timeout: float = 0.0
     answer_type: Any = None
     interrupted: bool = False
-    _asking: Asking | None = None
+
+    def __post_init__(self) -> None:
+        self._requests = Requests(self.model, self.prompts, self.listener, lambda: self.interrupted)
 
     def interrupt(self) -> None:
         """See `Agent.interrupt`."""
         self.interrupted = True
-        if (asking := self._asking) is not None:
-            asking.interrupt()
+        self._requests.interrupt()
         self.kernel.interrupt()
 
     def tell(self, event: Event) -> None:
@@ -98,16 +103,21 @@ class Loop:
 
     def steps(self, transcript: Transcript) -> Iterator[Step]:
         """Drive `transcript` on, one step at a time, until its last task has an outcome."""
+        self._requests.language = self._language
+        self._requests.tools = self.native_tools(transcript)
         try:
             while transcript.outcome is None:
                 self._plan(transcript)
-                limit = self.limits.reached(transcript.task_entries)
+                limit = self._limit(transcript)
+                if outcome := self._exhausted(transcript):
+                    self._finish(transcript, outcome)
+                    return
                 reply = self._ask(transcript)
                 step = self._close(reply, transcript) if limit else self._act(reply, transcript)
                 keep(transcript, partial(transcript.add, step), self.tell)
                 self.tell(StepFinished(len(transcript.task_steps), step, transcript.usage))
                 self._take_snapshot(transcript, step)
-                outcome = outcome_of(step, limit, death_ends=self.on_death == "stop")
+                outcome = self.outcome_of(transcript, limit)
                 if outcome is None and self.interrupted:
                     outcome = Outcome("interrupted")
                 if outcome is not None:
@@ -120,46 +130,73 @@ class Loop:
                 self._finish(transcript, Outcome("failed", reason=str(error)))
             raise
 
+    def ahead(self, transcript: Transcript) -> Ahead:
+        """What the limits look ahead with."""
+        return Ahead(partial(price, self.model), transcript.messages, self.max_chars)
+
+    def _reached(self, transcript: Transcript, *more: Entry) -> Limit | None:
+        return self.limits.reached((*transcript.task_entries, *more), self.ahead(transcript))
+
+    def _exhausted(self, transcript: Transcript) -> Outcome | None:
+        return self.limits.exhausted(transcript.task_entries, self.ahead(transcript))
+
+    def _limit(self, transcript: Transcript) -> Limit | None:
+        """The limit that is reached before the next request, for which room is made if not."""
+        limit = self._reached(transcript)
+        if limit or self._exhausted(transcript) or not self._requests.make_room(transcript):
+            return limit
+        if limit := self._reached(transcript):  # a summary was paid for
+            form = transcript.reply_format
+            note = Note(self.prompts.render("limit", limit=limit, reply_format=form))
+            keep(transcript, partial(transcript.add, note), self.tell)
+        return limit
+
+    def native_tools(self, transcript: Transcript) -> list[JsonTool]:
+        """The tools that the model may call natively; none where it writes its calls as code."""
+        if transcript.reply_format != "tools":
+            return []
+        return [*json_tools(self.toolbox.tools, self._language)]
+
+    def outcome_of(self, transcript: Transcript, limit: Limit | None) -> Outcome | None:
+        """How the task ends with its last step, before which `limit` was reached; None: not yet."""
+        steps = transcript.task_steps
+        death_ends = self.on_death == "stop"
+        return outcome_of(steps[-1], limit, death_ends=death_ends, loop=repeats(steps))
+
     def _ask(self, transcript: Transcript) -> Reply:
         number = len(transcript.task_steps) + 1
         self.tell(ReplyStarted(number, self.limits.max_steps, transcript.usage))
-        reply = self._reply(transcript.messages())
+        reply = self._requests.reply(transcript)
         self.tell(ReplyReceived(reply))
         return reply
 
-    def _reply(self, messages: Sequence[Message]) -> Reply:
-        asking = Asking(self.model, messages, streams=bool(self.listener))
-        self._asking = asking
-        try:
-            if self.interrupted:  # between two steps, when there was nothing to be stopped
-                raise Interrupted
-            return asking.reply(self.tell)
-        finally:
-            self._asking = None
-
     def _plan(self, transcript: Transcript) -> None:
         """Ask for a plan if one is due; nothing of it is run."""
-        entries = transcript.task_entries
-        if not is_due(entries, self.plan_every) or self.limits.reached(entries):
+        if not is_due(transcript.task_entries, self.plan_every):
+            return
+        if self._reached(transcript) or self._exhausted(transcript):
             return
         number = len(transcript.task_steps) + 1
         self.tell(PlanStarted(number, self.limits.max_steps, transcript.usage))
-        asked = self.prompts.render("plan", is_made=False, limit="")
-        reply = self._reply(messages_of(transcript.system, (*transcript.entries, Note(asked))))
+        render = partial(self.prompts.render, "plan", reply_format=transcript.reply_format)
+        asked = render(is_made=False, limit="")
+        reply = self._requests.reply(transcript, asked)
         plan = plan_of(reply, asked=asked, language=self._language)
-        limit = self.limits.reached((*entries, plan)) or ""
-        plan = replace(plan, told=self.prompts.render("plan", is_made=True, limit=limit))
+        limit = self._reached(transcript, plan) or ""
+        plan = replace(plan, told=render(is_made=True, limit=limit))
         keep(transcript, partial(transcript.add, plan), self.tell)
         self.tell(PlanFinished(plan, transcript.usage))
 
     def _act(self, reply: Reply, transcript: Transcript) -> Step:
         """Do what the reply says and observe what comes of it."""
-        match read_reply(reply, language=self._language):
+        tools, form = self._native_names, transcript.reply_format
+        match read_reply(reply, language=self._language, tools=tools, reply_format=form):
             case RunCode(thought, source, said):
                 allowed = self._approved(thought, source, transcript)
                 if isinstance(allowed, Refused):
                     # Nothing ran, so the code is shown where the prose is.
-                    step = Step(reply, said, said, refused=allowed.reason)
+                    shown = with_calls(said, reply.calls)
+                    step = Step(reply, said, shown, refused=allowed.reason)
                     return self.observed(step, transcript, is_code=True)
                 step = Step(reply, said, thought, CellResult(allowed))
                 step = replace(step, result=self._execute(step, transcript))
@@ -177,7 +214,7 @@ class Loop:
 
     def _close(self, reply: Reply, transcript: Transcript) -> Step:
         """The last step, whose reply a limit has asked for."""
-        step = closing_step(reply, language=self._language)
+        step = closing_step(reply, language=self._language, tools=self._native_names)
         step = self._checked(step, transcript)
         if not step.refused:
             return step
@@ -218,7 +255,8 @@ class Loop:
         assert step.result is not None
         keep(transcript, partial(transcript.begin, step), self.tell)
         self.tell(CellStarted(len(transcript.task_steps) + 1, step.thought, step.result.source))
-        timeout = self.limits.cell_seconds(transcript.task_entries, at_least=self.min_cell_timeout)
+        entries = (*transcript.task_entries, step)
+        timeout = self.limits.cell_seconds(entries, at_least=self.min_cell_timeout)
         result = self.kernel.execute(
             step.result.source,
             timeout=timeout,
@@ -265,7 +303,6 @@ class Loop:
         `is_code` that its code was refused, `edited` is the source that the user had run in its
         place, `rebuilt` what a kernel that was started anew holds.
         """
-        entries = (*transcript.task_entries, step)
         result = step.result
         seen = Observation("")
         if result is not None:
@@ -284,7 +321,9 @@ class Loop:
             language=self.kernel.language,
             step=len(transcript.task_steps) + 1,
             max_steps=self.limits.max_steps,
-            limit=self.limits.reached(entries) or "",
+            limit=self._reached(transcript, step) or "",
+            loop=repeats((*transcript.task_steps, step)),
+            reply_format=transcript.reply_format,
         )
         return replace(step, observation=Observation(text, seen.images))
 
@@ -297,6 +336,11 @@ class Loop:
     def _finish(self, transcript: Transcript, outcome: Outcome) -> None:
         keep(transcript, partial(transcript.finish, outcome), self.tell)
         self.tell(RunFinished(outcome, transcript.plain_answer, transcript.usage, transcript.path))
+
+    @property
+    def _native_names(self) -> list[str]:
+        """The names of the tools that the model was offered, but for that which runs code."""
+        return [tool["function"]["name"] for tool in self._requests.tools[1:]]
 
     @property
     def _language(self) -> str:

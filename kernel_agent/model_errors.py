@@ -79,13 +79,19 @@ def no_key_error(model: str, variables: Sequence[str]) -> ModelAuthenticationErr
 
 
 def retry_after(error: Exception) -> float | None:
-    """The wait in seconds that the provider asked for: `Retry-After`, as seconds or a date."""
+    """The wait in seconds that the provider asked for.
+
+    That is `retry-after-ms`, in milliseconds, else `Retry-After`, as seconds or a date.
+    """
     response = getattr(error, "response", None)
     for headers in (
         getattr(error, "litellm_response_headers", None),
         getattr(response, "headers", None),
     ):
-        if value := (headers or {}).get("retry-after"):
+        known = headers or {}
+        if (exact := _seconds(known.get("retry-after-ms") or "")) is not None:
+            return exact / 1000
+        if value := known.get("retry-after"):
             return _seconds(value)
     return None
 

@@ -10,9 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kernel_agent.pictures import FIGURE_MIMES, UnfitPictureError, header_size, picture
 from kernel_agent.steps import ANSWER_MIME, CellResult, Observation, Output
 from kernel_agent.terminal import plain_text
 from kernel_agent.tracebacks import error_text
+
+MAX_IMAGES = 4
+"""Most figures of one cell that are attached; of more, the last ones are."""
 
 _CLEANED = 1_000_000  # characters of one output that are looked at; the middle of more is not
 _MAX_LINE_OF_OURS = 1_000
@@ -25,16 +29,19 @@ def observe(result: CellResult, *, max_chars: int = 8000, images: bool = False) 
 
     The outputs come in their order, errors after them, then why the cell was stopped and which
     variables it changed. Of long outputs the beginning and the end are shown; errors and the
-    closing lines are always whole. With `images`, PNG and JPEG figures are attached.
+    closing lines are always whole.
+
+    With `images` the last `MAX_IMAGES` figures are attached, scaled (see `picture`), the same one
+    once; a line in the place of each figure says whether it is.
     """
     outputs = _with_group_traceback(result.outputs)
+    outputs, urls = _with_figures(outputs) if images else (outputs, ())
     errors = [error_text(output) for output in outputs if output["output_type"] == "error"]
     closing = [*errors, *_closing_lines(result)]
     room = max(max_chars - sum(len(line) + 1 for line in closing), max_chars // 4)
     body = _body([output for output in outputs if output["output_type"] != "error"], room)
     if not body and not errors and not result.reason:
         body = "(no output)"
-    urls = tuple(url for output in outputs if images and (url := _image_url(output)))
     return Observation("\n".join([body, *closing] if body else closing), urls)
 
 
@@ -56,13 +63,61 @@ def figure_size(output: Output) -> tuple[str, int, int] | None:
     The size of a figure whose header cannot be read is 0×0.
     """
     data = output.get("data", {})
-    for mime, read in _SIZES.items():
+    for mime in FIGURE_MIMES:
         if mime in data:
             try:
-                return (mime, *read(_joined(data[mime])))
+                return (mime, *header_size(mime, _joined(data[mime])))
             except (ValueError, IndexError, binascii.Error):
                 return mime, 0, 0
     return None
+
+
+def _with_figures(outputs: Sequence[Output]) -> tuple[list[Output], tuple[str, ...]]:
+    """`outputs` with a line in the place of each figure, and those that are attached as URLs."""
+    shown: list[list[Output]] = []
+    urls: list[str] = []
+    seen: set[str] = set()
+    for output in reversed(outputs):
+        if (figure := figure_size(output)) is None:
+            shown.append([output])
+            continue
+        data = "".join(_joined(output["data"][figure[0]]).split())
+        note = "the same as a later one" if data in seen else _attach(figure[0], data, urls)
+        seen.add(data)
+        line: Output = {
+            "output_type": "display_data",
+            "data": {"text/plain": _figure_line(output, f", {note}")},
+        }
+        # An answer is told as one, whatever it is.
+        shown.append([output, line] if ANSWER_MIME in output["data"] else [line])
+    return [one for group in reversed(shown) for one in group], tuple(reversed(urls))
+
+
+def _attach(mime: str, data: str, urls: list[str]) -> str:
+    """Add a figure to `urls` if that can be; returns what became of it in words."""
+    if mime == FIGURE_MIMES[-1]:
+        return "not attached: it is SVG"
+    if len(urls) == MAX_IMAGES:
+        return f"not attached: only the last {MAX_IMAGES} are"
+    try:
+        attached = picture(base64.b64decode(data, validate=True))
+    except UnfitPictureError as error:
+        return f"not attached: {error}"
+    except ValueError:
+        return "not attached: it is damaged"
+    urls.append(attached.url)
+    return "its first frame attached" if attached.is_frame else "attached"
+
+
+def _figure_line(output: Output, note: str = "") -> str:
+    """What stands for a figure; empty if `output` has none."""
+    match figure_size(output):
+        case None:
+            return ""
+        case (_, 0, _):
+            return f"[figure{note}]"
+        case (_, width, height):
+            return f"[figure {width}×{height}{note}]"
 
 
 def _closing_lines(result: CellResult) -> list[str]:
@@ -174,9 +229,8 @@ def _data_text(output: Output) -> str:
     plain = plain_text(_joined(data.get("text/plain", "")))
     if ANSWER_MIME in data:
         return f"Answer: {_clipped(plain or _joined(data[ANSWER_MIME]))}"
-    if figure := figure_size(output):
-        _, width, height = figure
-        return f"[figure {width}×{height}]" if width else "[figure]"
+    if line := _figure_line(output):
+        return line
     if plain and not _OBJECT.fullmatch(plain.strip()):
         return plain
     for mime in ("text/markdown", "text/latex"):
@@ -217,57 +271,3 @@ def _html_text(source: str) -> str:
     text = re.sub(r"(?i)<br\b[^<>]*>|</(?:p|div|tr|li|h\d|table|ul|ol|pre)>", "\n", text)
     text = html.unescape(re.sub(r"<[^<>]*>", "", text))
     return "\n".join(line.strip(" ") for line in plain_text(text).split("\n") if line.strip())
-
-
-def _png_size(data: str) -> tuple[int, int]:
-    header = _bytes(data, 24)
-    if header[12:16] != b"IHDR":
-        raise ValueError("no PNG header")
-    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
-
-
-def _jpeg_size(data: str) -> tuple[int, int]:
-    content = _bytes(data, 65_536)
-    position = 2
-    while content[position] == 0xFF:
-        marker = content[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
-            height, width = content[position + 5 : position + 7], content[position + 7 :][:2]
-            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    raise ValueError("no JPEG frame")
-
-
-def _gif_size(data: str) -> tuple[int, int]:
-    header = _bytes(data, 10)
-    return int.from_bytes(header[6:8], "little"), int.from_bytes(header[8:10], "little")
-
-
-def _svg_size(data: str) -> tuple[int, int]:
-    tag = re.search(r"<svg\b[^>]*>", data[:10_000])
-    sizes = dict(re.findall(r'\b(width|height)="([\d.]+)', tag[0])) if tag else {}
-    if len(sizes) != 2:
-        raise ValueError("no size in the SVG")
-    return round(float(sizes["width"])), round(float(sizes["height"]))
-
-
-_SIZES = {
-    "image/png": _png_size,
-    "image/jpeg": _jpeg_size,
-    "image/gif": _gif_size,
-    "image/svg+xml": _svg_size,
-}
-
-
-def _bytes(data: str, count: int) -> bytes:
-    """The first `count` bytes of base64 text, which may be broken into lines."""
-    start = "".join(data[: count * 2].split())
-    return base64.b64decode(start[: len(start) // 4 * 4])[:count]
-
-
-def _image_url(output: Output) -> str | None:
-    data = output.get("data", {})
-    for mime in ("image/png", "image/jpeg"):
-        if mime in data:
-            return f"data:{mime};base64,{''.join(_joined(data[mime]).split())}"
-    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from kernel_agent.data import give
 from kernel_agent.errors import DataError, TranscriptError
 from kernel_agent.kernel import Kernel
 from kernel_agent.limits import Limits
-from kernel_agent.model import Model
+from kernel_agent.model import Model, check_media, reply_format
 from kernel_agent.observation import observe
 from kernel_agent.prompts import Prompts
 from kernel_agent.steps import Rebuilt, Task
 from kernel_agent.tool_use import about_tools, stand_ins
-from kernel_agent.tools import Tool, kernel_source
+from kernel_agent.tools import Tool, kernel_source, takes_json
 from kernel_agent.transcript import Transcript, new_path
 from kernel_agent.transcript.paths import free_path
 
@@ -48,32 +49,28 @@ NO_PREVIEW = "a file that is there. This kernel gives no preview of it, so look 
 LANGUAGES = {"python": "Python", "r": "R", "bash": "Bash"}
 
 
-def begin(
+def system_prompt(
     model: Model,
     kernel: Kernel,
     prompts: Prompts,
     *,
-    path: Path,
     limits: Limits,
     cell_timeout: float,
     instructions: str,
-    facts: Mapping[str, Any],
     tools: Sequence[Tool] = (),
-    notebook: Path | None = None,
-) -> Transcript:
-    """The transcript of a new run, not saved yet; the kernel must have been started.
+) -> str:
+    """What the model is told first of all, for the format that it replies in.
 
-    `cell_timeout` is what the model is told of it (seconds). `facts` are further ones for the
-    metadata, `tools` what the code can call. With `notebook` it begins with the cells of that
-    notebook of the user's.
-
-    Raises ModelError if the model says that it cannot be asked.
+    The kernel must have been started. `cell_timeout` is what the model is told of it (seconds),
+    `instructions` text of the user's, `tools` what the code can call.
     """
-    check_model(model)
     there = kernel.report("packages()") or {"python": "", "packages": []}
     language = kernel.language or "python"
-    system = prompts.render(
+    form = reply_format(model)
+    native = [tool for tool in tools if form == "tools" and takes_json(tool, language)]
+    return prompts.render(
         "system",
+        reply_format=form,
         language=language,
         language_name=LANGUAGES.get(language, language),
         example=EXAMPLES.get(language, "…"),
@@ -82,10 +79,29 @@ def begin(
         images=model.takes_images,
         max_steps=limits.max_steps,
         cell_timeout=f"{cell_timeout:g}",
-        tools=[tool.stub for tool in tools if tool.name != READER],
-        can_read_outputs=any(tool.name == READER for tool in tools) and language == "python",
+        tools=[one.stub for one in tools if one.name != READER and one not in native],
+        native_tools=[one.name for one in native if one.name != READER],
+        can_read_outputs=any(one.name == READER for one in tools) and language == "python",
         instructions=instructions,
     )
+
+
+def begin(
+    system: str,
+    model: Model,
+    kernel: Kernel,
+    *,
+    path: Path,
+    limits: Limits,
+    facts: Mapping[str, Any],
+    tools: Sequence[Tool] = (),
+    notebook: Path | None = None,
+) -> Transcript:
+    """The transcript of a new run, not saved yet; the kernel must have been started.
+
+    `system` is its system prompt. `facts` are further ones for the metadata, `tools` what the
+    code can call. With `notebook` it begins with the cells of that notebook of the user's.
+    """
     about = {
         "version": __version__,
         "model": model.about(),
@@ -97,11 +113,13 @@ def begin(
         },
         "limits": limits.about(),
         "tools": about_tools(tools),
+        "reply_format": reply_format(model),
         **facts,
         "kernelspec": kernel.kernelspec,
         "language_info": kernel.info.get("language_info", {}),
     }
-    prelude = "\n\n".join([PRELUDE, stand_ins(tools)]).rstrip() if language == "python" else ""
+    is_python = (kernel.language or "python") == "python"
+    prelude = "\n\n".join([PRELUDE, stand_ins(tools)]).rstrip() if is_python else ""
     if notebook is not None:
         return Transcript.continuing(
             notebook, system, path=path, cwd=kernel.cwd, prelude=prelude, about=about
@@ -109,16 +127,29 @@ def begin(
     return Transcript(system, path=path, cwd=kernel.cwd, prelude=prelude, about=about)
 
 
-def check_model(model: Model) -> None:
-    """Raises ModelError if the model says that it cannot be asked."""
+def check_model(model: Model, images: Sequence[str] = ()) -> None:
+    """Raises ModelError if the model says that it cannot be asked, or takes none of `images`.
+
+    Those are data URLs of images, audio or video.
+    """
     if callable(check := getattr(model, "check", None)):
         check()
+    kinds = {url.removeprefix("data:").partition(";")[0] for url in images}
+    check_media(model, sorted(kinds))
+
+
+@dataclass(frozen=True)
+class Given:
+    """What goes with a task: variables for the code, data files, and media as data URLs."""
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    files: Sequence[str] = ()
+    images: tuple[str, ...] = ()
 
 
 def take_on(
     text: str,
-    data: Mapping[str, Any],
-    files: Sequence[str],
+    given: Given,
     *,
     transcript: Transcript,
     kernel: Kernel,
@@ -128,7 +159,7 @@ def take_on(
     tools: Sequence[Tool] = (),
     wanted: str = "",
 ) -> Task:
-    """Give the kernel the data, and make the task that the model is sent.
+    """Give the kernel what was `given`, and make the task that the model is sent.
 
     `rebuilt` is what the model is to know of the kernel's state, `notebook` the text of the
     user's notebook, `tools` those of which some may run in the kernel, `wanted`
@@ -136,6 +167,7 @@ def take_on(
 
     Raises DataError if the kernel cannot read a value that it is given, or is no Python kernel.
     """
+    data, files = given.data, given.files
     if data and kernel.language != "python":
         reason = f"variables go to Python only, and kernel {kernel.name!r} is none. Give a file."
         raise DataError(", ".join(data), reason)
@@ -154,7 +186,7 @@ def take_on(
         files=kernel.previews("files", files) or [f"{file}: {NO_PREVIEW}" for file in files],
         variables=kernel.previews("variables", list(data)),
     )
-    return Task(text, prompt, setup=setup)
+    return Task(text, prompt, given.images, setup)
 
 
 def data_file(file: str | Path, cwd: Path) -> str:

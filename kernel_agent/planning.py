@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from kernel_agent.errors import SettingsError
-from kernel_agent.reply import RunCode, read_reply
+from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
 from kernel_agent.steps import Entry, Plan, Reply, Step
 
 
@@ -33,8 +33,13 @@ def is_due(entries: Sequence[Entry], plan_every: int) -> bool:
 
 def plan_of(reply: Reply, *, asked: str, language: str) -> Plan:
     """The plan that `reply` is to what was `asked`; code in it does not go back to the model."""
-    action = read_reply(reply, language=language)
-    said = action.thought if isinstance(action, RunCode) else action.said
+    match read_reply(reply, language=language):
+        case RunCode(thought):
+            said = thought
+        case Answer(text):
+            said = text
+        case Unusable(_, text):
+            said = text
     return Plan(reply, said or NO_PLAN, asked, "")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from kernel_agent.blocks import Block, find_blocks
-from kernel_agent.calls import called, is_call
+from kernel_agent.calls import called, is_call, thought_and_code
 from kernel_agent.drafts import MADE_UP, is_json, made_up_start, without_drafts
-from kernel_agent.steps import Reply
+from kernel_agent.native_calls import UnusableCall, source_of, unfenced
+from kernel_agent.steps import Format, Reply
 from kernel_agent.syntax import is_clearly_python, parse
 
 
@@ -18,7 +20,8 @@ class RunCode:
     """Code to run: `source` is one cell, `thought` the prose around it.
 
     `said` is what goes back to the model as its own message: the reply without drafts
-    (`<think>`) and without anything from the first made-up output on. It is never empty.
+    (`<think>`) and without anything from the first made-up output on. It is empty only beside
+    native calls.
     """
 
     thought: str
@@ -45,32 +48,84 @@ class Unusable:
 Action = RunCode | Answer | Unusable
 
 
-def read_reply(reply: Reply, *, language: str = "python") -> Action:
+def read_reply(
+    reply: Reply,
+    *,
+    language: str = "python",
+    tools: Collection[str] = (),
+    reply_format: Format = "fence",
+) -> Action:
     """What `reply` asks for; `language` is the kernel's, in lower case (`"python"`, `"r"`).
+
+    Native calls count before the text; they may be of the `tools` with these names and of the one
+    for code. Every form of text is read, whatever the `reply_format`: that is the form which an
+    Unusable reminds the model of.
 
     Code inside a draft is never run, nor is code that was cut off. Code after an output that the
     model made up itself is not run either: it was written for an output that never was.
     """
-    match _read(reply, language):
-        case Unusable(reason, said) if language != "python":
-            return Unusable(_in_words_of(language, reason), said)
+    action = _read_calls(reply, language, tools) if reply.calls else _read(reply, language)
+    match action:
+        case _Misread(fault, said):
+            return Unusable(_told(fault, language, reply_format), said)
         case Answer(_, said) if language != "python" and _PYTHON_FENCE.search(said):
-            return Unusable(_in_words_of(language, _NO_PYTHON), said)
-        case action:
-            return action
+            return Unusable(_told(_NO_PYTHON, language, reply_format), said)
+    return action
 
 
-def _in_words_of(language: str, reason: str) -> str:
-    if reason == _SHELL_ONLY:
-        reason = _NO_SHELL
-    return reason.replace("```python", f"```{language}").replace("Python code", "code")
+@dataclass(frozen=True)
+class _Fault:
+    """What was wrong with a reply, and how to `mend` it where blocks of code are wanted."""
+
+    wrong: str
+    mend: str
 
 
-def _read(reply: Reply, language: str) -> Action:
+@dataclass(frozen=True)
+class _Misread:
+    fault: _Fault
+    said: str
+
+
+def _told(fault: _Fault, language: str, reply_format: Format) -> str:
+    if language != "python" and fault is _SHELL_ONLY:
+        fault = _NO_SHELL
+    match reply_format:
+        case "tools":
+            mend = (
+                f"Call the tool `{language}` with your code as the text `code`, or reply with the "
+                "answer, in text alone."
+            )
+        case "json":
+            mend = (
+                'Reply with one JSON object, {"thought": "…", "code": "…"}; '
+                "if the thought is the answer, the code is empty."
+            )
+        case _:
+            mend = fault.mend.replace("```python", f"```{language}")
+    told = f"{fault.wrong} {mend}"
+    return told if language == "python" else told.replace("Python code", "code")
+
+
+def _read_calls(reply: Reply, language: str, tools: Collection[str]) -> RunCode | _Misread:
+    text = _END_TOKENS.sub("", reply.text.replace("\r\n", "\n"))
+    said = without_drafts(text, language).strip()
+    if reply.finish_reason in _CUT:
+        return _Misread(_CUT_OFF, said)
+    try:
+        source = source_of(reply.calls, language=language, tools=tools)
+    except UnusableCall as error:
+        return _Misread(_Fault(f"{error} Nothing was run.", _TOOL_CALL.mend), said)
+    return RunCode(_thought(said, []), source, said)
+
+
+def _read(reply: Reply, language: str) -> RunCode | Answer | _Misread:
     whole = _END_TOKENS.sub("", reply.text.replace("\r\n", "\n"))
     text = without_drafts(whole, language)
-    blocks = find_blocks(text, language)
     cut = reply.finish_reason in _CUT
+    if pair := thought_and_code(text.strip()):
+        return _read_pair(*pair, text.strip(), cut=cut, language=language)
+    blocks = find_blocks(text, language)
     if (marker := made_up_start(text, blocks)) is not None:
         text, cut = text[:marker], False
         blocks = [block for block in blocks if block.end <= marker]
@@ -78,46 +133,60 @@ def _read(reply: Reply, language: str) -> Action:
     if code := _code(blocks):
         return _run(text, blocks, code, cut=cut, language=language)
     if cut:
-        return Unusable(_CUT_OFF, said or _NOTHING_SAID)
+        return _Misread(_CUT_OFF, said or _NOTHING_SAID)
     if not said:
-        return Unusable(_DRAFT_ONLY if whole.strip() else _EMPTY, _NOTHING_SAID)
+        return _Misread(_DRAFT_ONLY if whole.strip() else _EMPTY, _NOTHING_SAID)
     blocks = [block for block in blocks if block.kind != "stray"]
     return _without_block(said, language) if not blocks else _answer(said, blocks)
 
 
+def _read_pair(
+    thought: str, source: str, said: str, *, cut: bool, language: str
+) -> RunCode | Answer | _Misread:
+    """A reply that is a JSON object of a thought and code."""
+    if cut:
+        return _Misread(_CUT_OFF, said)
+    if source.strip():
+        return RunCode(thought, unfenced(source, language), said)
+    return Answer(thought, said) if thought else _Misread(_EMPTY, said)
+
+
 _NOTHING_SAID = "(empty reply)"
 _CUT = frozenset(["length", "max_tokens", "content_filter"])
-_EMPTY = "Your reply was empty. Write what you want to do and one ```python block, or the answer."
-_DRAFT_ONLY = (
-    "Your reply held nothing but a draft (<think>), and drafts are not run. "
-    "Write one ```python block after the draft, or the answer."
+_EMPTY = _Fault(
+    "Your reply was empty.", "Write what you want to do and one ```python block, or the answer."
 )
-_CUT_OFF = (
-    "Your reply was cut off before its end, so nothing of it was run. "
-    "Reply again, shorter: do less in one ```python block."
+_DRAFT_ONLY = _Fault(
+    "Your reply held nothing but a draft (<think>), and drafts are not run.",
+    "Write one ```python block after the draft, or the answer.",
 )
-_UNCLOSED = (
-    "A code block of yours was never closed and is not complete, so nothing was run. "
-    "Send the whole code again as one ```python block and close it with ```."
+_CUT_OFF = _Fault(
+    "Your reply was cut off before its end, so nothing of it was run. Reply again, shorter.",
+    "Do less in one ```python block.",
 )
-_OPEN_FENCE = (
+_UNCLOSED = _Fault(
+    "A code block of yours was never closed and is not complete, so nothing was run.",
+    "Send the whole code again as one ```python block and close it with ```.",
+)
+_OPEN_FENCE = _Fault(
     "A fence of more than three backticks was opened before your code and never closed, so it is "
-    "not clear what is meant to run. Put the code between ```python and ```, with nothing around."
+    "not clear what is meant to run.",
+    "Put the code between ```python and ```, with nothing around.",
 )
-_EMPTY_BLOCK = "Your code block was empty. Put the code between ```python and ```."
-_SHELL_ONLY = (
-    "Shell blocks are not run. Write shell commands in a ```python block, each with `!` "
-    "in front: `!ls`."
+_EMPTY_BLOCK = _Fault("Your code block was empty.", "Put the code between ```python and ```.")
+_SHELL_ONLY = _Fault(
+    "Shell blocks are not run. Python code runs a shell command with `!` in front: `!ls`.",
+    "Write it in a ```python block.",
 )
-_NO_SHELL = "Shell blocks are not run. Write one ```python block, or the answer."
-_NO_PYTHON = "This kernel does not run Python. Write one ```python block, or the answer."
-_TOOL_CALL = (
-    "A tool call written as text cannot be run, or its JSON is broken. "
-    "Write Python code in a ```python block instead."
+_NO_SHELL = _Fault("Shell blocks are not run.", "Write one ```python block, or the answer.")
+_NO_PYTHON = _Fault("This kernel does not run Python.", "Write one ```python block, or the answer.")
+_TOOL_CALL = _Fault(
+    "A tool call written as text cannot be run, or its JSON is broken.",
+    "Write Python code in a ```python block instead.",
 )
-_MADE_UP_ONLY = (
-    "You wrote an output yourself; only code that runs has outputs. "
-    "Write one ```python block, or the answer."
+_MADE_UP_ONLY = _Fault(
+    "You wrote an output yourself; only code that runs has outputs.",
+    "Write one ```python block, or the answer.",
 )
 
 _ROLE = re.compile(r"\A\s*(?:assistant:\s*)+", re.I)
@@ -147,21 +216,23 @@ def _code(blocks: list[Block]) -> list[Block]:
     return []
 
 
-def _run(text: str, blocks: list[Block], code: list[Block], *, cut: bool, language: str) -> Action:
+def _run(
+    text: str, blocks: list[Block], code: list[Block], *, cut: bool, language: str
+) -> RunCode | Answer | _Misread:
     said = text.strip()
     whole = all(block.closed and block.settled for block in blocks)
     if cut and (not whole or _BEGUN.search(text)):
-        return Unusable(_CUT_OFF, said)
+        return _Misread(_CUT_OFF, said)
     if code[0].kind == "call" and not all(block.source for block in code):
-        return Unusable(_TOOL_CALL, said)
+        return _Misread(_TOOL_CALL, said)
     if any(_is_half(block, language) for block in code):
-        return Unusable(_UNCLOSED, said)
+        return _Misread(_UNCLOSED, said)
     before = (block for block in blocks if block.start < code[0].start)
     if any(block.kind == "stray" and len(block.source) > 3 for block in before):
-        return Unusable(_OPEN_FENCE, said)
+        return _Misread(_OPEN_FENCE, said)
     source = "\n\n".join(block.source for block in code if block.source.strip())
     if not source:
-        return Unusable(_EMPTY_BLOCK, said)
+        return _Misread(_EMPTY_BLOCK, said)
     return RunCode(_thought(text, code), source, said)
 
 
@@ -198,7 +269,7 @@ def _thought(text: str, code: list[Block]) -> str:
     return re.sub(r"\n\s*\n", "\n\n", prose).strip()
 
 
-def _without_block(said: str, language: str) -> Action:
+def _without_block(said: str, language: str) -> RunCode | Answer | _Misread:
     """A reply without blocks: nothing but JSON that holds code, nothing but Python, or words."""
     text = _ROLE.sub("", said)
     if text.startswith(("{", "[")) and (source := called(text)):
@@ -215,12 +286,12 @@ def _without_block(said: str, language: str) -> Action:
     return _answer(said, [])
 
 
-def _answer(said: str, blocks: list[Block]) -> Action:
+def _answer(said: str, blocks: list[Block]) -> RunCode | Answer | _Misread:
     text = _ROLE.sub("", said)
     if _JSON_CALL.match(text) and not is_json(text):
-        return Unusable(_TOOL_CALL, said)
+        return _Misread(_TOOL_CALL, said)
     if [block.kind for block in blocks] == ["shell"]:
-        return Unusable(_SHELL_ONLY, said)
+        return _Misread(_SHELL_ONLY, said)
     if MADE_UP.match(text) and not blocks:
-        return Unusable(_MADE_UP_ONLY, said)
+        return _Misread(_MADE_UP_ONLY, said)
     return Answer(text or said, said)

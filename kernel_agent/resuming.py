@@ -104,6 +104,8 @@ def _recorded_options(transcript: Transcript) -> dict[str, Any]:
         options["rebuild_seconds"] = seconds
     if type(plan_every := about.get("plan_every")) is int and plan_every > 0:
         options["plan_every"] = plan_every
+    if isinstance(instructions := about.get("instructions"), str):
+        options["instructions"] = instructions
     if about.get("snapshot") is True:
         options["snapshot"] = True
     options["cwd"] = transcript.cwd
@@ -119,6 +121,17 @@ def _recorded_model(transcript: Transcript) -> LiteLLM | TransformersModel:
     if not isinstance(name := model.get("name"), str):
         raise SettingsError("The notebook does not say which model the run had. Name one.")
     return model_named(name, _facts(model, "parameters"))
+
+
+def _recorded_fallbacks(transcript: Transcript) -> list[LiteLLM | TransformersModel]:
+    """The models that were to be asked while the run's own was down."""
+    recorded = _facts(transcript.about, "model").get("fallbacks")
+    facts = [one for one in recorded if isinstance(one, dict)] if isinstance(recorded, list) else []
+    return [
+        model_named(one["name"], _facts(one, "parameters"))
+        for one in facts
+        if isinstance(one.get("name"), str)
+    ]
 
 
 def model_named(name: str, parameters: Mapping[str, Any]) -> LiteLLM | TransformersModel:
@@ -149,6 +162,7 @@ def _agent(transcript: Transcript, model: AnyModel | None, options: dict[str, An
         )
     if model is None:
         model = _recorded_model(transcript)
+        options = {"fallbacks": _recorded_fallbacks(transcript)} | options
     return Agent(model, transcript=transcript, **options)
 
 

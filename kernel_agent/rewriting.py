@@ -11,7 +11,7 @@ from typing import Any
 from kernel_agent import __version__
 from kernel_agent.errors import SettingsError, TranscriptError
 from kernel_agent.opening import PRELUDE
-from kernel_agent.steps import CellResult, Note, Outcome, Plan, Step, Task, UserCell
+from kernel_agent.steps import CellResult, Cut, Note, Outcome, Plan, Step, Task, UserCell
 from kernel_agent.transcript import Transcript
 
 
@@ -60,7 +60,7 @@ def rewrite(
                 anew.add(entry)
             case Step(result=CellResult()):
                 anew.add(replace(entry, result=results[number]))
-            case Step() | Note() | Plan():
+            case Step() | Note() | Plan() | Cut():
                 anew.add(entry)
     _finish(anew, transcript.outcome)
     # Saved once, when it is whole: one with half of its cells would look like a run's.

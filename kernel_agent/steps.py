@@ -158,8 +158,8 @@ class Task:
     """What the user asked.
 
     `text` is the user's own words; `prompt` is what the model was sent for them (the words, the
-    preview of the data, the budget), with `images` as data URLs. `setup` is the source that was
-    executed before the first step, empty if there was none.
+    preview of the data, the budget), with `images`, sounds and films as data URLs. `setup` is the
+    source that was executed before the first step, empty if there was none.
     """
 
     text: str
@@ -198,11 +198,6 @@ class Step:
         for call in self.result.tool_calls:
             usage += call.usage
         return usage + Usage(kernel_seconds=self.result.seconds)
-
-    def messages(self) -> tuple[Message, ...]:
-        """The assistant's message and, if there is an observation, the user's."""
-        said: Message = {"role": "assistant", "content": self.said}
-        return (said, self.observation.message()) if self.observation else (said,)
 
 
 @dataclass(frozen=True)
@@ -255,10 +250,11 @@ class UserCell:
 class Cut:
     """From here on the model is shown less of what was before, so that its window holds it.
 
-    Entries are counted from 0 over the whole transcript. The observations of the steps before
-    entry `shortened` are shown as a line each. All that is before entry `summarised` is shown as
-    `summary`, 0 for none of it; `asked` is what the model was sent for it, `reply` what it said,
-    None where nobody was asked.
+    Entries are counted from 0 over the whole transcript, but for the user's cells, which may be
+    added and taken away at any time. The observations of the steps before entry `shortened` are
+    shown as a line each. All that is before entry `summarised` is shown as the last task before
+    the cut, if it is among it, and `summary`; 0 for none of it. `asked` is what the model was sent
+    for a summary, `reply` what it said, None where nobody was asked.
     """
 
     shortened: int
@@ -299,8 +295,10 @@ class Outcome:
                 return "answered"
             case Outcome("answered", limit):
                 return f"answered at {limit} with what was known by then"
-            case Outcome("limit", limit):
+            case Outcome("limit", limit, ""):
                 return f"ended at {limit} without an answer"
+            case Outcome("limit", limit, reason):
+                return f"ended at {limit} without an answer: {reason}"
             case Outcome(status, _, ""):
                 return status
             case Outcome(status, _, reason):
@@ -325,8 +323,21 @@ class Rebuilt:
 
 
 def user_message(text: str, images: tuple[str, ...] = ()) -> Message:
-    """A user's message; with `images` (data URLs) its content is a list of parts."""
+    """A user's message; with `images` (data URLs of any media) its content is a list of parts."""
     if not images:
         return {"role": "user", "content": text}
-    parts = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+    parts = [_media_part(url) for url in images]
     return {"role": "user", "content": [{"type": "text", "text": text}, *parts]}
+
+
+def _media_part(url: str) -> dict[str, Any]:
+    """The part of a message that holds an image, a sound or a film, as litellm takes it."""
+    mime, _, data = url.removeprefix("data:").partition(";base64,")
+    kind, _, form = mime.partition("/")
+    match kind:
+        case "audio":
+            form = {"mpeg": "mp3"}.get(form, form)
+            return {"type": "input_audio", "input_audio": {"data": data, "format": form}}
+        case "video":
+            return {"type": "file", "file": {"file_data": url}}
+    return {"type": "image_url", "image_url": {"url": url}}

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kernel_agent.errors import SettingsError
-from kernel_agent.events import Event, Listener, SubagentTold
+from kernel_agent.events import Event, Listener, StepFinished, SubagentTold
 from kernel_agent.kernel.serving import Served
+from kernel_agent.limits import SMALLEST
 from kernel_agent.steps import Outcome, Usage
 from kernel_agent.tools import Tool
 from kernel_agent.transcript import Transcript, free_path
@@ -97,6 +98,7 @@ class Subagents:
         self._running: set[Runner] = set()
         self._lock = threading.Lock()
         self._taken: set[Path] = set()
+        self._costs: dict[Path, float] = {}  # of the runs that the running cell has called, in USD
 
     def __bool__(self) -> bool:
         return bool(self._agents)
@@ -116,6 +118,12 @@ class Subagents:
         for runner in running:
             runner.interrupt()
 
+    def end_cell(self) -> None:
+        """The cell that called them is over, and so are they; the cell's result has their costs."""
+        self.stop()
+        with self._lock:
+            self._costs.clear()
+
     def _tool(self, agent: Subagent) -> Tool:
         def call(task: str, **data: Any) -> Served:
             return self._run(agent, task, data)
@@ -132,11 +140,20 @@ class Subagents:
         step = len(transcript.steps) + 1
         path = self._path(transcript.path, agent.name)
         parent = {"path": transcript.path.name, "run": transcript.run_id, "step": step}
+        budget = self._budget()
+
+        def told(event: Event) -> None:
+            self._tell(SubagentTold(agent.name, event))
+            if isinstance(event, StepFinished) and self._is_used_up(path, event.usage, budget):
+                self.stop()
+
+        with self._lock:
+            spent = sum(self._costs.values())
         runner = agent.copied(
-            listener=lambda event: self._tell(SubagentTold(agent.name, event)),
+            listener=told,
             parent=parent,
             cwd=self._cwd,
-            max_cost=self._budget(),
+            max_cost=None if budget is None else max(budget - spent, SMALLEST),
         )
         with self._lock:
             self._running.add(runner)
@@ -150,6 +167,12 @@ class Subagents:
             raise RuntimeError(f"{agent.name} {done.outcome}. Its notebook: {path.name}")
         used = replace(done.usage, kernel_seconds=0.0)  # the cell that waits counts these
         return Served(done.answer, used, transcript=(done.path or path).name)
+
+    def _is_used_up(self, path: Path, usage: Usage, budget: float | None) -> bool:
+        """Whether the runs that the cell has called have used up the budget together."""
+        with self._lock:
+            self._costs[path] = usage.cost or 0.0
+            return budget is not None and sum(self._costs.values()) > budget
 
     def _path(self, notebook: Path, name: str) -> Path:
         """A notebook beside the run's own that nobody has taken."""

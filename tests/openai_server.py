@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -42,12 +42,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Status:
-    """An HTTP error with OpenAI's error body; `retry_after` becomes the header, word for word."""
+    """An HTTP error with OpenAI's error body; `retry_after` becomes the header, word for word.
+
+    `retry_after_ms` is the header in milliseconds.
+    """
 
     code: int
     message: str = "The server says no."
     error_code: str | None = None
     retry_after: str | float | None = None
+    retry_after_ms: str | float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,35 @@ class Stall:
     text: str = "Wait for it"
 
 
-Script = str | Answer | Status | CutConnection | MalformedChunk | EmptyChoices | StreamError | Stall
+@dataclass(frozen=True)
+class Trickle:
+    """The first piece of the text, then keep-alives until the client hangs up or the server closes.
+
+    These are comments of the stream, or blanks before an answer that is not streamed.
+    """
+
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class NoGoodbye:
+    """A streamed answer that is complete, after which the connection stays open and silent."""
+
+    text: str = "Done."
+
+
+Script = (
+    str
+    | Answer
+    | Status
+    | CutConnection
+    | MalformedChunk
+    | EmptyChoices
+    | StreamError
+    | Stall
+    | Trickle
+    | NoGoodbye
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +141,7 @@ class OpenAIServer:
         self.requests: list[Request] = []
         self.closing = threading.Event()
         self.hung_up = threading.Event()
-        """Set when a client has closed its connection during a `Stall`."""
+        """Set when a client has closed its connection before it had all."""
         self._lock = threading.Lock()
         server = self
 
@@ -182,7 +214,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: Status) -> None:
         error = {"message": status.message, "type": "error", "code": status.error_code}
         payload = _json({"error": error})
-        self._send(payload, status=status.code, retry_after=status.retry_after)
+        self._send(
+            payload,
+            status=status.code,
+            headers={"Retry-After": status.retry_after, "retry-after-ms": status.retry_after_ms},
+        )
 
     def _whole(self, answer: Script, body: dict[str, Any]) -> None:
         match answer:
@@ -198,20 +234,24 @@ class _Handler(BaseHTTPRequestHandler):
                 payload = _json(_completion(Answer(text), body))
                 self._send(payload[: len(payload) // 2], length=len(payload))
                 self.close_connection = True
-            case Stall():
+            case Stall() | NoGoodbye():
                 self._stall()
+            case Trickle():
+                self._send(b"", length=1_000_000)
+                self._trickle(b" \n")
 
     def _send(
         self,
         payload: bytes,
         *,
         status: int = 200,
-        retry_after: str | float | None = None,
+        headers: Mapping[str, str | float | None] | None = None,
         length: int | None = None,
     ) -> None:
         self.send_response(status)
-        if retry_after is not None:
-            self.send_header("Retry-After", str(retry_after))
+        for name, value in (headers or {}).items():
+            if value is not None:
+                self.send_header(name, str(value))
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(length or len(payload)))
         self.end_headers()
@@ -232,8 +272,10 @@ class _Handler(BaseHTTPRequestHandler):
         match answer:
             case CutConnection(politely=False):
                 self.close_connection = True
-            case Stall():
+            case Stall() | NoGoodbye():
                 self._stall()
+            case Trickle():
+                self._trickle(b"10\r\n: keep-alive...\n\r\n")
             case _:
                 self.wfile.write(b"0\r\n\r\n")
 
@@ -243,6 +285,14 @@ class _Handler(BaseHTTPRequestHandler):
         cut = next((i + 1 for i, byte in enumerate(event) if byte > 127), 0)
         for part in filter(None, (event[:cut], event[cut:])):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+
+    def _trickle(self, keep_alive: bytes) -> None:
+        self.close_connection = True
+        try:
+            while not self.script.closing.wait(0.005):
+                self.wfile.write(keep_alive)
+        except ConnectionError:
+            self.script.hung_up.set()
 
     def _stall(self) -> None:
         self.close_connection = True
@@ -285,7 +335,10 @@ def _events(answer: Script, body: dict[str, Any]) -> Iterator[bytes]:
     for piece in _pieces(getattr(answer, "text", ""), count):
         yield _delta(body, content=piece)
     match answer:
-        case CutConnection() | Stall():
+        case CutConnection() | Stall() | Trickle():
+            return
+        case NoGoodbye():
+            yield _chunk(body, [{"index": 0, "delta": {}, "finish_reason": "stop"}])
             return
         case MalformedChunk():
             yield MALFORMED

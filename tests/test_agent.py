@@ -45,12 +45,16 @@ def code(source, thought="Next."):
 
 
 @pytest.fixture
-def solve(tmp_path):
-    """Runs a task with scripted replies; returns the run and the model."""
+def solve(tmp_path, lent_kernel):
+    """Runs a task with scripted replies; returns the run and the model.
+
+    With a `cwd` the run has a kernel of its own.
+    """
 
     def solve(*replies, task="What?", data=None, files=(), **options):
         model = ScriptedModel(replies)
-        options = {"folder": tmp_path / "runs", "cwd": tmp_path} | options
+        kernel = {} if "cwd" in options else {"kernel": lent_kernel}
+        options = {"folder": tmp_path / "runs"} | kernel | options
         with Agent(model, **options) as agent:
             return agent.run(task, data=data, files=files), model
 
@@ -110,9 +114,9 @@ def test_what_the_model_made_up_is_not_sent_back(solve):
     assert run.transcript.steps[0].reply.text == reply
 
 
-def test_a_follow_up_goes_on_in_the_same_kernel_and_transcript(tmp_path):
+def test_a_follow_up_goes_on_in_the_same_kernel_and_transcript(tmp_path, lent_kernel):
     model = ScriptedModel([code("x = 2\nfinal_answer(x)"), code("final_answer(x * 2)")])
-    with Agent(model, folder=tmp_path) as agent:
+    with Agent(model, folder=tmp_path, kernel=lent_kernel) as agent:
         first = agent.run("Two?")
         second = agent.run("And twice that?")
     assert (first.answer, second.answer) == (2, 4)
@@ -147,7 +151,7 @@ def test_data_files_are_previewed_and_read_by_the_path_that_is_shown(solve, tmp_
     (tmp_path / "sales.csv").write_text("month, amount\n1,2.5\n2,4\n")
     source = "import pandas as pd\nfinal_answer(pd.read_csv('sales.csv')[' amount'].sum())"
     monkeypatch.chdir(tmp_path)
-    run, model = solve(code(source), files=["sales.csv"])
+    run, model = solve(code(source), cwd=tmp_path, files=["sales.csv"])
     assert run.answer == 6.5
     prompt = model.requests[0][1]["content"]
     assert "2 rows × 2 columns" in prompt
@@ -186,10 +190,10 @@ def test_the_model_is_told_what_is_there(solve):
 
 def test_a_cell_over_its_time_is_told_and_the_state_is_kept(solve):
     slow = "kept = 1\nprint('partial')\nimport time\ntime.sleep(60)"
-    run, model = solve(code(slow), code("final_answer(kept)"), cell_timeout=0.5)
+    run, model = solve(code(slow), code("final_answer(kept)"), cell_timeout=0.3)
     assert run.answer == 1
     assert "partial" in last_user_text(model)
-    assert "interrupted after 0.5 s" in last_user_text(model)
+    assert "interrupted after 0.3 s" in last_user_text(model)
 
 
 DEATH = "dying = 1\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
@@ -237,8 +241,8 @@ def test_a_death_can_end_the_run(solve):
 
 def test_a_cell_that_kills_the_kernel_when_run_again_leaves_it_empty_and_alive(solve, tmp_path):
     second = (
-        "import os, pathlib\nif pathlib.Path('again').exists(): os._exit(1)\n"
-        "pathlib.Path('again').touch()"
+        f"import os, pathlib\nagain = pathlib.Path({str(tmp_path)!r}, 'again')\n"
+        "if again.exists(): os._exit(1)\nagain.touch()"
     )
     cells = [code("kept = 1"), code(second), code(DEATH), code("final_answer('kept' in dir())")]
     run, model = solve(*cells)
@@ -251,8 +255,8 @@ def test_a_cell_that_kills_the_kernel_when_run_again_leaves_it_empty_and_alive(s
     [
         ({"max_steps": 2}, "max_steps"),
         ({"max_cost": 0.02}, "max_cost"),
-        ({"max_tokens": 20}, "max_tokens"),
-        ({"max_seconds": 2}, "max_seconds"),
+        ({"max_tokens": 8_000}, "max_tokens"),
+        ({"max_seconds": 3.5}, "max_seconds"),
     ],
 )
 @pytest.mark.parametrize(
@@ -260,7 +264,7 @@ def test_a_cell_that_kills_the_kernel_when_run_again_leaves_it_empty_and_alive(s
     [("About 4.", "About 4."), ("", None)],
 )
 def test_at_a_limit_the_model_is_asked_once_for_its_best(solve, options, limit, last, answer):
-    usage = Usage(prompt_tokens=8, completion_tokens=2, cost=0.01, model_seconds=1.0)
+    usage = Usage(prompt_tokens=800, completion_tokens=200, cost=0.01, model_seconds=1.0)
     replies = [Reply(code("print(4)"), usage=usage)] * 2
     run, model = solve(*replies, last, **options)
     assert run.outcome == Outcome("answered" if answer else "limit", limit)
@@ -277,26 +281,27 @@ def test_code_in_the_reply_at_a_limit_is_not_run(solve):
 
 
 def test_seconds_bound_a_running_cell_too(solve):
-    run, _ = solve(code("import time\ntime.sleep(60)"), "So be it.", max_seconds=0.5)
+    run, _ = solve(code("import time\ntime.sleep(60)"), "So be it.", max_seconds=0.3)
     assert run.outcome == Outcome("answered", "max_seconds")
     assert run.usage.kernel_seconds < 30
 
 
-def test_a_reply_is_on_disk_before_its_code_runs(tmp_path):
+def test_a_reply_is_on_disk_before_its_code_runs(tmp_path, lent_kernel):
     out = tmp_path / "run.ipynb"
     source = f"final_answer('no-one-else-says-this' in open({str(out)!r}).read())"
-    with Agent(ScriptedModel([code(source, "no-one-else-says-this")]), cwd=tmp_path) as agent:
+    model = ScriptedModel([code(source, "no-one-else-says-this")])
+    with Agent(model, kernel=lent_kernel) as agent:
         assert agent.run("Is it?", out=out).answer is True
 
 
-def test_outputs_of_a_running_cell_are_on_disk_within_a_second(tmp_path):
+def test_outputs_of_a_running_cell_are_on_disk_within_a_second(tmp_path, lent_kernel):
     out = tmp_path / "run.ipynb"
     source = (
         "import time\nprint('so' + ' far', flush=True)\nstarted = time.monotonic()\n"
         f"while 'so far' not in open({str(out)!r}).read(): time.sleep(0.01)\n"
         "final_answer(time.monotonic() - started)"
     )
-    with Agent(ScriptedModel([code(source)]), cwd=tmp_path, cell_timeout=20) as agent:
+    with Agent(ScriptedModel([code(source)]), kernel=lent_kernel, cell_timeout=20) as agent:
         assert agent.run("When?", out=out).answer < 1
 
 
@@ -330,8 +335,8 @@ def test_no_secret_reaches_the_notebook(tmp_path, monkeypatch):
     assert Transcript.load(path).outcome.status == "failed"
 
 
-def test_a_model_that_fails_leaves_all_steps_on_disk(tmp_path):
-    with Agent(ScriptedModel([code("x = 1")]), folder=tmp_path) as agent:
+def test_a_model_that_fails_leaves_all_steps_on_disk(tmp_path, lent_kernel):
+    with Agent(ScriptedModel([code("x = 1")]), folder=tmp_path, kernel=lent_kernel) as agent:
         with pytest.raises(ModelError, match="script has ended"):
             agent.run("What?")
         assert len(Transcript.load(agent.transcript.path).steps) == 1
@@ -351,7 +356,7 @@ def interrupting_at(kind, interrupt):
 
 
 @pytest.mark.parametrize("how", ["thread", "ctrl-c"])
-def test_an_interrupt_ends_the_run_tidily_with_the_state_kept(tmp_path, how):
+def test_an_interrupt_ends_the_run_tidily_with_the_state_kept(tmp_path, lent_kernel, how):
     def interrupt():
         if how == "ctrl-c":
             signal.raise_signal(signal.SIGINT)
@@ -361,7 +366,7 @@ def test_an_interrupt_ends_the_run_tidily_with_the_state_kept(tmp_path, how):
     slow = "kept = 3\nprint('on', flush=True)\nimport time\ntime.sleep(60)"
     model = ScriptedModel([code(slow), code("final_answer(kept)")])
     listener = interrupting_at(OutputReceived, interrupt)
-    with Agent(model, folder=tmp_path, listener=listener) as agent:
+    with Agent(model, folder=tmp_path, kernel=lent_kernel, listener=listener) as agent:
         run = agent.run("Sleep.")
         assert run.outcome == Outcome("interrupted")
         assert Transcript.load(run.path).steps[0].result.status == "interrupted"
@@ -369,7 +374,7 @@ def test_an_interrupt_ends_the_run_tidily_with_the_state_kept(tmp_path, how):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_gives_up_a_model_that_does_not_answer(tmp_path):
+def test_an_interrupt_gives_up_a_model_that_does_not_answer(tmp_path, lent_kernel):
     asked, forever = threading.Event(), threading.Event()
 
     def model(messages):
@@ -381,7 +386,7 @@ def test_an_interrupt_gives_up_a_model_that_does_not_answer(tmp_path):
         agent.interrupt()
 
     threading.Thread(target=interrupt, daemon=True).start()
-    with Agent(model, folder=tmp_path) as agent:
+    with Agent(model, folder=tmp_path, kernel=lent_kernel) as agent:
         run = agent.run("Anybody?")
     forever.set()
     assert run.outcome == Outcome("interrupted")
@@ -436,7 +441,7 @@ def test_jupyter_alone_executes_the_notebook_of_a_run(solve, tmp_path):
 
     (tmp_path / "here.txt").write_text("7")
     cells = code("n = int(open('here.txt').read())"), code("1 / 0"), code("final_answer(n + m)")
-    run, _ = solve(*cells, data={"m": 1})
+    run, _ = solve(*cells, cwd=tmp_path, data={"m": 1})
     notebook = nbformat.read(run.path, 4)
     for cell in notebook.cells:
         cell["outputs"] = [] if cell.cell_type == "code" else None
@@ -489,7 +494,9 @@ def test_every_kernel_seconds_count_is_in_the_usage(solve):
 
 
 @pytest.mark.parametrize("trouble", ["another program", "a folder in its place", "read-only"])
-def test_a_run_whose_notebook_cannot_be_saved_any_more_goes_on_elsewhere(tmp_path, trouble):
+def test_a_run_whose_notebook_cannot_be_saved_any_more_goes_on_elsewhere(
+    tmp_path, lent_kernel, trouble
+):
     events = []
     path = tmp_path / "runs" / "run.ipynb"
 
@@ -506,7 +513,7 @@ def test_a_run_whose_notebook_cannot_be_saved_any_more_goes_on_elsewhere(tmp_pat
             path.mkdir()
 
     model = ScriptedModel([code("x = 1"), code("x += 1"), code("final_answer(x)")])
-    with Agent(model, cwd=tmp_path, listener=disturb) as agent:
+    with Agent(model, kernel=lent_kernel, listener=disturb) as agent:
         run = agent.run("Two?", out=path)
     assert run.answer == 2
     assert run.path == path.with_name("run-2.ipynb")

@@ -18,6 +18,7 @@ ROWS = [
     {"mcp_server", "papermill_engine", "replay", "resuming"},
     {"agent", "managed_kernel", "rewriting"},
     {"loop", "opening"},
+    {"requests"},
     {"approving", "asking", "catching_up", "keeping", "subagents", "user_notebook"},
     {"ending", "making_room", "planning", "rebuilding", "stored_state", "tool_use"},
     {"repeating"},
@@ -25,14 +26,15 @@ ROWS = [
     {"adapters", "built_in_tools"},
     {"mcp_client", "web_tools"},
     {"tools"},
-    {"kernel", "model", "transcript", "testing", "transformers_model", "data"},
-    {"answers", "arrow_files", "closing"},
+    {"kernel", "model", "transcript", "testing", "transformers_model"} | {"data", "media"},
+    {"answers", "arrow_files", "closing", "looping"},
     {"answer_types", "call_files", "literals"},
     {"border", "chat_text", "comparing", "limits", "model_errors", "model_loading"}
     | {"observation", "prompts", "reply", "telling"},
-    {"calls", "drafts"},
-    {"blocks", "events", "page_fetching", "tracebacks"},
-    {"syntax", "terminal", "model_secrets"},
+    {"native_calls"},
+    {"calls", "drafts", "estimates"},
+    {"blocks", "context", "events", "page_fetching", "tracebacks"},
+    {"model_secrets", "pictures", "syntax", "terminal"},
     {"steps", "errors", "shipped", "ctrl_c"},
 ]
 

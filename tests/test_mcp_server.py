@@ -120,7 +120,7 @@ def test_outputs_are_bounded_figures_are_images_and_the_rest_can_be_read(tmp_pat
             with pytest.raises(RuntimeError, match="read_output"):
                 await text(client, "read_output", cell=9)
             said, image = await call(client, "execute", source=figure)
-            assert "[figure 1×1]" in said["text"]
+            assert "[figure 1×1, attached]" in said["text"]
             assert (image["type"], image["mimeType"]) == ("image", "image/png")
 
     asyncio.run(work())

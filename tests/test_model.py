@@ -6,31 +6,19 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 from dataclasses import replace
-from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kernel_agent.errors import ModelUnavailableError
-from kernel_agent.events import Event, Listener, ReplyRetried, ReplyText
-from kernel_agent.model import LiteLLM, as_model
-from kernel_agent.model.lite_llm import MAX_WAIT, retry_wait
+from kernel_agent.errors import ModelError, SettingsError
+from kernel_agent.events import Event, ReplyText
+from kernel_agent.model import LiteLLM, as_model, price, reply_format, window
 from kernel_agent.steps import Message, Reply, Usage
 from kernel_agent.testing import ScriptedModel
 from tests.local_model import MESSAGES, complete, ignore, local_model
-from tests.openai_server import (
-    Answer,
-    CutConnection,
-    EmptyChoices,
-    MalformedChunk,
-    OpenAIServer,
-    Script,
-    Stall,
-    Status,
-    StreamError,
-)
+from tests.openai_server import Answer, OpenAIServer, Stall
 
 # pydantic's word to litellm, which silences it except where pytest listens.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the")
@@ -53,7 +41,7 @@ ANSWERS = [
     Answer("Hello."),
     Answer("Grüße, 世界 🎉", reasoning="Hm, überlegen …"),
     Answer("```python\nx = 6*7\nx\n```\n", cached_tokens=64, reasoning_tokens=7),
-    Answer("", reasoning="Only thoughts."),
+    Answer("", reasoning="Cut thoughts.", finish_reason="length"),
     Answer("This was too lo", finish_reason="length"),
     Answer("No counts.", reasoning="None at all.", usage=False),
     Answer("| 0 | 0 |\n" * 200, pieces=200),
@@ -123,110 +111,126 @@ def test_a_request_holds_the_messages_and_nothing_of_ours() -> None:
     assert bodies == [body, body | streaming, body | {"temperature": 0.5}]
 
 
-# Trying again
+# Where a reply ends
 
-PASSING = [
-    Status(408),
-    Status(409),
-    Status(429),
-    Status(500),
-    Status(502, "<html><title>502 Bad Gateway</title></html>"),
-    Status(503),
-    Status(529, "Overloaded"),
-    CutConnection(),
-    CutConnection(politely=True),
-    MalformedChunk(),
-    EmptyChoices(),
-    StreamError(),
-]
+CODE = "I look.\n\n```python\nx = 1\nx\n```\n"
+MADE_UP = f"{CODE}\nObservation:\n1\n"
 
 
-@pytest.mark.parametrize("fault", PASSING)
-def test_what_may_pass_is_tried_again_and_announced(fault: Script) -> None:
-    waits: list[float] = []
-    events: list[Event] = []
-    with OpenAIServer([fault, "Whole.", fault, "Streamed."]) as server:
+def test_a_stream_is_closed_where_the_model_makes_up_an_output() -> None:
+    with OpenAIServer(["Hello.", Stall(MADE_UP)]) as server:
         model = local_model(server)
-        model._sleep = waits.append
-        assert model.complete(MESSAGES).text == "Whole."
-        assert model.complete(MESSAGES, events.append).text == "Streamed."
-    retried = [event for event in events if isinstance(event, ReplyRetried)]
-    assert [(event.wait, event.attempt) for event in retried] == [(waits[1], 1)]
-    assert retried[0].reason
-    assert "<" not in retried[0].reason
-    assert len(waits) == 2
+        model.complete(MESSAGES, ignore)
+        reply = model.complete(MESSAGES, ignore)
+        assert server.hung_up.wait(5)
+    assert reply.text.startswith(CODE)
+    assert MADE_UP.startswith(reply.text)
+    assert reply.finish_reason == "stop"
+    assert reply.usage.prompt_tokens > 0 < reply.usage.completion_tokens
 
 
-@pytest.mark.parametrize("listener", [None, ignore])
-def test_a_provider_that_falls_silent_is_unavailable(listener: Listener | None) -> None:
-    with pytest.raises(ModelUnavailableError, match="timed out"):
-        complete(Stall(), listener, timeout=0.05)
+@pytest.mark.parametrize("options", [{"exact_usage": True}, {"reply_format": "json"}])
+def test_a_stream_comes_whole_where_it_has_to(options: dict[str, Any]) -> None:
+    with OpenAIServer(["Hello.", Answer(MADE_UP)]) as server:
+        model = local_model(server, **options)
+        model.complete(MESSAGES, ignore)
+        reply = model.complete(MESSAGES, ignore)
+    assert reply.text == MADE_UP
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (100, 20)
 
 
-def test_a_provider_that_stays_away_is_unavailable_in_the_end() -> None:
-    waits: list[float] = []
-    with OpenAIServer([Status(503, "Come back later.")] * 3) as server:
-        model = local_model(server, retries=2)
-        model._sleep = waits.append
-        with pytest.raises(ModelUnavailableError, match=r"Come back later\. That was try 3 of 3"):
-            model.complete(MESSAGES)
-    assert len(server.requests) == 3
-    assert len(waits) == 2
+def test_a_model_that_may_think_aloud_is_read_to_the_end_until_it_is_known_not_to() -> None:
+    aloud = f"Maybe:\n{MADE_UP}\nNo.</think>\n{CODE}"
+    with OpenAIServer([aloud, aloud, CODE, Stall(MADE_UP)]) as server:
+        model = local_model(server)
+        replies = [model.complete(MESSAGES, ignore) for _ in range(4)]
+    assert [reply.text for reply in replies[:3]] == [aloud, aloud, CODE]
+    assert replies[3].text.startswith(CODE)
+
+
+# What is known of a model and what it may be told
 
 
 @pytest.mark.parametrize(
-    ("header", "least", "most"),
+    ("name", "expected"),
     [
-        ("0.05", 0.05, 0.05),
-        ("7", 7, 7),
-        ("3600", MAX_WAIT, MAX_WAIT),
-        ("-1", 0, 0),
-        ("in a while", 0.5, 1),
-        ("Mon, 01 Jan 2001 00:00:00 GMT", 0, 0),
-        (formatdate(time.time() + 86400, usegmt=True), MAX_WAIT, MAX_WAIT),
+        ("openai/gpt-5", "tools"),
+        ("anthropic/claude-sonnet-4-5", "tools"),
+        ("openai/gpt-4o", "fence"),
+        ("deepseek/deepseek-reasoner", "json"),
+        ("ollama_chat/qwen3", "fence"),
+        ("openai/unknown", "fence"),
     ],
 )
-def test_the_wait_is_what_the_provider_asks_for(header: str, least: float, most: float) -> None:
-    waits: list[float] = []
-    with OpenAIServer([Status(429, retry_after=header), "x"]) as server:
-        model = local_model(server)
-        model._sleep = waits.append
-        model.complete(MESSAGES)
-    assert least <= waits[0] <= most
+def test_the_reply_format_is_chosen_by_what_is_known_of_the_model(name: str, expected: str) -> None:
+    assert reply_format(LiteLLM(name)) == expected
+    assert reply_format(LiteLLM(name, reply_format="json")) == "json"
 
 
-def test_waits_grow_up_to_a_limit_and_differ_by_chance() -> None:
-    for attempt, full in enumerate([1, 2, 4, 8, 16, 32, 64, MAX_WAIT, MAX_WAIT], start=1):
-        waits = {retry_wait(attempt, None) for _ in range(20)}
-        assert full / 2 <= min(waits) < max(waits) <= full
+def test_the_window_is_the_option_or_what_litellm_knows() -> None:
+    assert window(LiteLLM("openai/gpt-4o")) == 128_000
+    assert window(LiteLLM("openai/gpt-4o", window=9000)) == 9000
+    assert window(LiteLLM("openai/unknown")) is None
 
 
-# Who listens may stop it
+@pytest.mark.parametrize("name", ["openai/gpt-4o", "anthropic/claude-sonnet-4-5"])
+def test_the_price_of_tokens_is_known_beforehand_and_less_for_cached_ones(name: str) -> None:
+    fresh = price(LiteLLM(name), Usage(1000, 100))
+    cached = price(LiteLLM(name), Usage(1000, 100, cached_tokens=900))
+    assert fresh is not None and cached is not None
+    assert 0 < cached < fresh
+    assert price(LiteLLM("openai/unknown"), Usage(1000, 100)) is None
 
 
-class StopListeningError(Exception):
-    pass
+def test_the_price_beforehand_is_the_cost_afterwards() -> None:
+    with OpenAIServer([Answer("x", cached_tokens=90)]) as server:
+        model = local_model(server, "openai/gpt-4o")
+        usage = model.complete(MESSAGES).usage
+    assert usage.cost == price(model, usage)
 
 
-def test_a_listener_that_raises_closes_the_connection_and_is_not_tried_again() -> None:
-    def stop(event: Event) -> None:
-        raise StopListeningError
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retries": -1},
+        {"retries": 1.5},
+        {"timeout": 0},
+        {"deadline": -1.0},
+        {"stall": "long"},
+        {"stall": float("inf")},
+        {"requests_per_minute": 0},
+        {"requests_per_minute": 0.5},
+        {"window": 0},
+        {"window": True},
+        {"reply_format": "xml"},
+    ],
+)
+def test_an_option_with_a_bad_value_is_told_at_once(
+    options: dict[str, Any],
+) -> None:
+    [(option, value)] = options.items()
+    with pytest.raises(SettingsError, match=f"`{option}` is {value!r}"):
+        LiteLLM("openai/x", api_key="sk-x", **options)
 
-    with OpenAIServer([Stall(), "Not asked for."]) as server:
-        with pytest.raises(StopListeningError):
-            local_model(server).complete(MESSAGES, stop)
-        assert server.hung_up.wait(5)
-        assert len(server.requests) == 1
+
+@pytest.mark.parametrize("name", ["openai/gpt-4o", "mistral/mistral-large-latest"])
+def test_an_effort_is_refused_for_a_model_that_is_known_not_to_take_it(name: str) -> None:
+    with pytest.raises(ModelError, match="takes no `reasoning_effort`, but 'high' was given"):
+        LiteLLM(name, api_key="sk-x", reasoning_effort="high").check()
 
 
-def test_a_listener_may_stop_the_tries() -> None:
-    def stop(event: Event) -> None:
-        raise StopListeningError
+@pytest.mark.parametrize("name", ["openai/gpt-5", "openai/unknown", "azure/us/o1"])
+def test_an_effort_is_taken_for_a_model_that_may_take_it(name: str) -> None:
+    LiteLLM(name, api_key="sk-x", reasoning_effort="high").check()
 
-    with OpenAIServer([Status(503), "Not asked for."]) as server:
-        with pytest.raises(StopListeningError):
-            local_model(server).complete(MESSAGES, stop)
-        assert len(server.requests) == 1
+
+def test_what_a_model_tells_about_itself_makes_it_again() -> None:
+    options = {"requests_per_minute": 30, "window": 9000, "exact_usage": True, "timeout": 5.0}
+    model = LiteLLM("openai/x", temperature=0.5, retries=6, **options)
+    about = model.about()
+    assert about["parameters"] == {"temperature": 0.5, **options}
+    again = LiteLLM(about["name"], **about["parameters"])
+    assert (again.about(), again.window) == (about, 9000)
 
 
 # Loading litellm
@@ -252,9 +256,9 @@ model = LiteLLM("ollama/llama3")
 model.prepare()
 model.prepare()
 assert not model.takes_images
-with OpenAIServer([Status(500), Answer("x", usage=False), Answer("x", usage=False)]) as server:
+answers = [Status(500, retry_after=0), Answer("x", usage=False), Answer("x", usage=False)]
+with OpenAIServer(answers) as server:
     model = LiteLLM("openai/llama-3-local", api_base=server.url, api_key="sk-test")
-    model._sleep = lambda seconds: None
     model.complete([{"role": "user", "content": "x"}])
     model.complete([{"role": "user", "content": "x"}], lambda event: None)
 """

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
 import struct
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from kernel_agent.observation import figure_size, observe, output_text
-from kernel_agent.steps import ANSWER_MIME, CellResult, Output
+from kernel_agent.observation import MAX_IMAGES, figure_size, observe, output_text
+from kernel_agent.steps import ANSWER_MIME, CellResult, Observation, Output
 from kernel_agent.terminal import plain_text
 from kernel_agent.tracebacks import error_text
 
@@ -331,14 +333,87 @@ def test_the_size_of_a_figure_comes_from_its_header() -> None:
     assert figure_size(stream("x")) is None
 
 
+def drawn(number: int, size: tuple[int, int] = (30, 20)) -> str:
+    """A figure that differs from those with other numbers, in base64."""
+    file = io.BytesIO()
+    Image.new("RGB", size, (number, 0, 0)).save(file, "PNG")
+    return encoded(file.getvalue())
+
+
+def seen(*outputs: Output) -> Observation:
+    return observe(CellResult("", outputs=outputs), images=True)
+
+
 def test_figures_are_attached_when_images_are_asked_for() -> None:
-    result = CellResult(
-        "", outputs=(display(image__png=[PNG[:40] + "\n", PNG[40:]]), stream("x\n"))
+    data = drawn(1)
+    outputs = (display(image__png=[data[:40] + "\n", data[40:]]), stream("x\n"))
+    assert seen(*outputs) == Observation(
+        "[figure 30×20, attached]\nx", (f"data:image/png;base64,{data}",)
     )
-    observation = observe(result, images=True)
-    assert observation.images == (f"data:image/png;base64,{PNG}",)
-    assert observation.text == "[figure 640×480]\nx"
-    assert observe(result).images == ()
+    assert observe(CellResult("", outputs=outputs)) == Observation("[figure 30×20]\nx")
+
+
+def test_of_many_figures_the_last_are_attached_in_their_order() -> None:
+    figures = [drawn(number) for number in range(MAX_IMAGES + 2)]
+    observation = seen(*(display(image__png=data) for data in figures))
+    assert observation.images == tuple(f"data:image/png;base64,{data}" for data in figures[2:])
+    left_out = "[figure 30×20, not attached: only the last 4 are]"
+    assert observation.text.splitlines() == [left_out] * 2 + ["[figure 30×20, attached]"] * 4
+
+
+def test_the_same_figure_is_attached_once_and_where_it_was_shown_last() -> None:
+    first, other = display(image__png=drawn(1)), display(image__png=drawn(2))
+    observation = seen(first, other, first)
+    assert len(observation.images) == 2
+    assert observation.images[1].endswith(drawn(1))
+    assert observation.text.splitlines() == [
+        "[figure 30×20, the same as a later one]",
+        "[figure 30×20, attached]",
+        "[figure 30×20, attached]",
+    ]
+
+
+def test_a_large_figure_is_scaled_and_called_by_its_own_size() -> None:
+    observation = seen(display(image__png=drawn(1, (3000, 1500))))
+    assert observation.text == "[figure 3000×1500, attached]"
+    (url,) = observation.images
+    assert figure_size(display(image__png=url.partition(",")[2])) == ("image/png", 1024, 512)
+
+
+def test_a_figure_that_moves_is_attached_as_its_first_frame() -> None:
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    observation = seen(display(image__gif=encoded(file.getvalue())))
+    assert observation.text == "[figure 30×20, its first frame attached]"
+    assert observation.images[0].startswith("data:image/png;")
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        (
+            display(image__png=PNG),
+            "[figure 640×480, not attached: it is no image that can be read]",
+        ),
+        (display(image__png=drawn(1)[:80]), "[figure 30×20, not attached: it is damaged]"),
+        (display(image__png="%%%"), "[figure, not attached: it is damaged]"),
+        (display(image__png="ä"), "[figure, not attached: it is damaged]"),
+        (display(image__gif=encoded(b"x" * 99)), "not attached: it is no image that can be read]"),
+        (display(**{"image__svg+xml": SVG}), "[figure 640×480, not attached: it is SVG]"),
+    ],
+)
+def test_a_figure_that_cannot_be_attached_says_why(output: Output, text: str) -> None:
+    observation = seen(output, stream("x"))
+    assert observation.text.endswith(f"{text}\nx")
+    assert observation.images == ()
+
+
+def test_the_figure_of_an_answer_is_attached_below_it() -> None:
+    answer = display(**{ANSWER_MIME: {"text": "<Figure>"}}, image__png=drawn(1))
+    observation = seen(answer)
+    assert observation.text.splitlines()[1:] == ["[figure 30×20, attached]"]
+    assert len(observation.images) == 1
 
 
 def test_outputs_come_in_order_and_errors_last() -> None:

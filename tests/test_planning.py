@@ -128,7 +128,8 @@ def test_a_plan_loads_back_equal_and_can_be_read_in_the_notebook(solve):
 
 
 def test_a_limit_that_a_plan_reaches_is_told_at_once(solve):
-    run, model = solve(Reply("A long plan.", usage=USAGE), "No idea.", plan_every=1, max_tokens=9)
+    plan = Reply("A long plan.", usage=USAGE)
+    run, model = solve(plan, "No idea.", plan_every=1, max_tokens=3_000)
     assert "The token limit is reached" in model.requests[1][-1]["content"]
     assert (run.answer, run.outcome) == ("No idea.", Outcome("answered", "max_tokens"))
 

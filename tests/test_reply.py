@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel_agent.blocks import find_blocks
+from kernel_agent.drafts import drafts_in
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
 from kernel_agent.steps import Reply
 
@@ -121,6 +122,32 @@ def test_code_is_found_in(text: str) -> None:
     assert isinstance(action, RunCode), action
     assert action.source == CODE
     assert "boom()" not in action.said
+
+
+FORTY_FIVE = """
+python fence|py fence|python3 fence|python3.11 fence|Python fence|pandoc attribute
+title attribute|cmd attribute|quarto attribute|file name after a colon|bare fence
+bare fence never closed|tilde fence|bare tilde fence|four backticks|ipython fence|tool_code fence
+fence never closed|fence closed by a tag|fence closed by end_code|fence closed, then end_code
+fence after words on the line|fence in a list|code indented more than its fence|CRLF line ends
+code tags|CODE tags|execute tags|execute tag never closed|execute_ipython tags|python tags
+PYTHON brackets|tags around a fence|tags inside a fence|code tag in the thought|tool call
+tool call never closed|tool call in tags|JSON with a thought|no fence at all
+prompts|draft, then code|draft that was never opened
+"""
+"""Those of the shapes on which parsers fail most whose code is `CODE`."""
+
+
+def test_of_the_forty_five_shapes_on_which_parsers_fail_all_are_right() -> None:
+    shapes = [
+        RUNS_CODE[name] for line in FORTY_FIVE.split("\n") for name in line.split("|") if name
+    ]
+    made_up = f"```python\n{CODE}\n```\n{MADE_UP['observation']}\n```python\nboom(3)\n```"
+    cases = [*((shape, CODE) for shape in (*shapes, made_up))]
+    in_strings = "\n".join((LEGAL["backticks in a string"], LEGAL["closing tag in a string"]))
+    cases.append((f"```python\n{in_strings}\n```", in_strings))
+    right = [text for text, source in cases if getattr(read(text), "source", "") == source]
+    assert (len(right), len(set(right)), len(cases)) == (45, 45, 45)
 
 
 MADE_UP = {
@@ -501,3 +528,18 @@ def test_an_ordinary_reply_is_read_in_milliseconds() -> None:
     started = time.perf_counter()
     read(text)
     assert time.perf_counter() - started < 0.2
+
+
+@pytest.mark.parametrize(
+    ("text", "drafts"),
+    [
+        ("It is 3.", []),
+        ("<think>hm</think>\nIt is 3.", ["hm"]),
+        ("hm\n</think>\nIt is 3.", ["hm"]),
+        ("<think>\nhm\n\nwell", ["hm\n\nwell"]),
+        ("<think>a</think>\nSo.\n<reasoning>b</reasoning>", ["a", "b"]),
+        ("```python\nx = '</think>'\n```", []),
+    ],
+)
+def test_what_is_thought_aloud_in_the_text_can_be_told(text: str, drafts: list[str]) -> None:
+    assert drafts_in(text) == drafts

@@ -24,12 +24,16 @@ def code(source, thought="Next."):
 
 
 @pytest.fixture
-def record(tmp_path):
-    """Records a run with scripted replies; returns its notebook."""
+def record(tmp_path, lent_kernel):
+    """Records a run with scripted replies; returns its notebook.
+
+    With a `cwd` the run has a kernel of its own. What goes on later always has.
+    """
 
     def record(*replies, task="What?", **options):
         model = ScriptedModel(replies)
-        with Agent(model, folder=tmp_path / "runs", cwd=tmp_path, **options) as agent:
+        kernel = {} if "cwd" in options else {"kernel": lent_kernel}
+        with Agent(model, folder=tmp_path / "runs", **kernel, **options) as agent:
             try:
                 return agent.run(task).path
             except ModelError:
@@ -87,17 +91,18 @@ def sent(server):
     return [json.dumps(request.body["messages"]) for request in server.requests]
 
 
-def test_a_resumed_run_sends_the_bytes_that_the_undisturbed_one_sends(tmp_path):
+def test_a_resumed_run_sends_the_bytes_that_the_undisturbed_one_sends(tmp_path, lent_kernel):
     replies = [code("x = 20"), code("print(x)\nx + 1"), code("final_answer(x + 1)")]
     with OpenAIServer(replies) as server:
         model = LiteLLM("openai/any", api_base=server.url)
-        with Agent(model, folder=tmp_path / "whole", cwd=tmp_path) as agent:
+        with Agent(model, folder=tmp_path / "whole", kernel=lent_kernel) as agent:
             agent.run("What?")
+    lent_kernel.execute("%reset -f", counted=False)
     undisturbed = sent(server)
     with OpenAIServer(replies[:2]) as server:
         model = LiteLLM("openai/any", api_base=server.url)
         with (
-            Agent(model, folder=tmp_path / "cut", cwd=tmp_path) as agent,
+            Agent(model, folder=tmp_path / "cut", kernel=lent_kernel) as agent,
             pytest.raises(ModelError),
         ):
             agent.run("What?")
@@ -111,7 +116,7 @@ def test_a_resumed_run_sends_the_bytes_that_the_undisturbed_one_sends(tmp_path):
 
 def test_what_cannot_be_brought_back_is_told_to_the_model(record):
     source = "import time\nkept = 1\nfor i in range(10**9): time.sleep(0.01)"
-    notebook = record(code("import random\nx = random.random()\nx"), code(source), cell_timeout=0.5)
+    notebook = record(code("import random\nx = random.random()\nx"), code(source), cell_timeout=0.3)
     model = ScriptedModel([code("final_answer(kept)")])
     events = []
     with resume(notebook, model=model, listener=events.append) as agent:
@@ -153,13 +158,13 @@ def test_the_answers_to_input_are_recorded_and_given_again(record):
         assert agent.run().answer == "Ada"
 
 
-def test_data_that_was_given_to_the_run_is_given_again(tmp_path):
+def test_data_that_was_given_to_the_run_is_given_again(tmp_path, lent_kernel):
     import pandas as pd
 
     frame = pd.DataFrame({"n": range(1000)})
     model = ScriptedModel([code("frame['n'].sum()")])
     with (
-        Agent(model, folder=tmp_path / "runs", cwd=tmp_path) as agent,
+        Agent(model, folder=tmp_path / "runs", kernel=lent_kernel) as agent,
         pytest.raises(ModelError),
     ):
         agent.run("Sum?", data={"frame": frame})
@@ -237,7 +242,7 @@ def test_a_resumed_run_has_the_limits_of_the_recorded_one(record):
 
 def test_a_run_is_resumed_on_another_machine_where_notebook_and_folder_have_moved(record, tmp_path):
     (tmp_path / "seven.txt").write_text("7")
-    notebook = record(code("n = int(open('seven.txt').read())"))
+    notebook = record(code("n = int(open('seven.txt').read())"), cwd=tmp_path)
     there = tmp_path / "there"
     shutil.copytree(notebook.parent, there / "runs")
     shutil.move(tmp_path / "seven.txt", there / "seven.txt")
@@ -326,13 +331,13 @@ def test_a_users_own_kernel_is_joined_and_nothing_is_executed_again(user_noteboo
     assert "as they were saved" in last_text(model)
 
 
-def test_a_snapshot_gives_the_variables_back_without_running_the_cells(record):
+def test_a_snapshot_gives_the_variables_back_without_running_the_cells(record, tmp_path):
     cells = [
         "from pathlib import Path\nran = Path('ran').open('a').write('x')\nframe = list(range(5))",
         "frame.append(99)\ndef last():\n    return frame[-1]",
         "import sqlite3\nmemory = sqlite3.connect(':memory:')",
     ]
-    notebook = record(*map(code, cells), snapshot=True)
+    notebook = record(*map(code, cells), snapshot=True, cwd=tmp_path)
     events = []
     counted = "final_answer([Path('ran').read_text(), last(), type(memory).__name__])"
     model = ScriptedModel([code(counted)])

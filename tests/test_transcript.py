@@ -20,7 +20,9 @@ from kernel_agent.steps import (
     Note,
     Observation,
     Outcome,
+    Plan,
     Reply,
+    RequestedCall,
     Step,
     Task,
     ToolCall,
@@ -28,6 +30,7 @@ from kernel_agent.steps import (
     UserCell,
 )
 from kernel_agent.transcript import Transcript, new_path
+from kernel_agent.transcript.messages import messages_of
 from kernel_agent.transcript.storable import MAX_DEPTH
 
 PNG = "iVBORw0KGgo="
@@ -100,7 +103,18 @@ counts = st.integers(0, 10**9)
 usages = st.builds(
     Usage, counts, counts, counts, counts, st.none() | seconds, seconds, st.floats(0, 1e6)
 )
-replies = st.builds(Reply, texts, texts, st.none() | texts, usages)
+objects = st.dictionaries(texts, json_values, max_size=2)
+requested = st.builds(RequestedCall, texts, texts, texts, objects)
+replies = st.builds(
+    Reply,
+    texts | st.just("<think>\nhm\n</think>\nSo."),
+    texts,
+    st.none() | texts,
+    usages,
+    st.lists(requested, max_size=2).map(tuple),
+    st.lists(objects, max_size=2).map(tuple),
+    texts,
+)
 observations = st.builds(Observation, texts, st.lists(images, max_size=3).map(tuple))
 arguments = st.fixed_dictionaries({"args": st.lists(json_values, max_size=2)})
 calls = st.builds(ToolCall, texts, arguments, json_values, texts, seconds, usages)
@@ -118,7 +132,7 @@ results = st.builds(
     st.lists(st.none() | texts, max_size=2).map(tuple),
     st.lists(calls, max_size=2).map(tuple),
 )
-notes = st.builds(Note, texts)
+notes = st.builds(Note, texts) | st.builds(Plan, replies, texts, texts, texts)
 tasks = st.builds(Task, texts, texts, st.lists(images, max_size=2).map(tuple), texts)
 steps = st.builds(Step, replies, texts, texts, st.none() | results, st.none() | observations)
 outcomes = st.builds(
@@ -155,6 +169,8 @@ def test_what_is_saved_comes_back_equal(
     ).split():
         assert getattr(loaded, name) == getattr(transcript, name), name
     assert json.dumps(loaded.messages()) == json.dumps(transcript.messages())
+    native = [messages_of(one.system, one.entries, native=True) for one in (loaded, transcript)]
+    assert json.dumps(native[0]) == json.dumps(native[1])
     before = transcript.path.read_bytes()
     loaded.save()
     assert transcript.path.read_bytes() == before
@@ -346,7 +362,7 @@ def test_a_reply_is_on_disk_before_its_code_runs_and_the_finished_step_takes_its
     assert loaded.outcome is None
     notebook = valid(tmp_path / "run.ipynb")
     assert [cell["id"] for cell in notebook.cells] == [*cells, "task-1-outcome"]
-    assert notebook.cells[2].metadata.kernel_agent.status == "ok"
+    assert notebook.cells[3].metadata.kernel_agent.status == "ok"
 
 
 def test_a_step_left_running_by_a_new_task_stays_in_the_notebook_and_is_no_entry(
@@ -411,8 +427,8 @@ def test_a_loaded_transcript_goes_on_where_it_ended(tmp_path: Path) -> None:
         loaded.add(entry)
     assert Transcript.load(path).entries == (TASK, LOOK, ANSWER, TASK, LOOK)
     assert [cell["id"] for cell in valid(path).cells] == [
-        *("task-1", "setup", "step-1-thought", "step-1", "step-2"),
-        *("task-2", "step-3-thought", "step-3"),
+        *("task-1", "setup", "step-1-reasoning", "step-1-thought", "step-1", "step-2"),
+        *("task-2", "step-3-reasoning", "step-3-thought", "step-3"),
     ]
 
 
@@ -423,11 +439,11 @@ def test_what_a_person_adds_to_the_notebook_is_kept_and_passed_over(tmp_path: Pa
         transcript.add(entry)
     notebook = nbformat.read(path, 4)
     notebook.metadata["papermill"] = {"version": "2"}
-    del notebook.cells[2]["outputs"][0]
-    notebook.cells.insert(2, nbformat.v4.new_markdown_cell("My remark.", id="mine"))
-    copy = nbformat.from_dict(notebook.cells[3])
+    del notebook.cells[3]["outputs"][0]
+    notebook.cells.insert(3, nbformat.v4.new_markdown_cell("My remark.", id="mine"))
+    copy = nbformat.from_dict(notebook.cells[4])
     copy["id"] = "copied"
-    notebook.cells.insert(4, copy)
+    notebook.cells.insert(5, copy)
     nbformat.write(notebook, path)
     before = path.read_bytes()
     loaded = Transcript.load(path)

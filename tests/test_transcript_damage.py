@@ -21,6 +21,7 @@ from kernel_agent.steps import (
     Observation,
     Outcome,
     Reply,
+    RequestedCall,
     Step,
     Task,
     Usage,
@@ -33,7 +34,15 @@ IMAGE = {"output_type": "display_data", "data": {"image/png": PNG}, "metadata": 
 PRINTED = {"output_type": "stream", "name": "stdout", "text": "ä\nb\n"}
 TASK = Task("A task", "prompt", ("data:x",), "set_up()")
 FIRST = Step(
-    Reply("I look.\n```python\nfirst()\n```", "hm", "stop", Usage(1, 2, 3, 4, 0.5, 1.5)),
+    Reply(
+        "I look.\n```python\nfirst()\n```",
+        "hm",
+        "stop",
+        Usage(1, 2, 3, 4, 0.5, 1.5),
+        (RequestedCall("c1", "python", '{"code": "first()"}', {"sign": "x"}),),
+        ({"type": "thinking", "signature": "y"},),
+        "other/model",
+    ),
     "said",
     "I look.",
     CellResult(
@@ -287,6 +296,18 @@ DAMAGE: dict[str, tuple[Callable[[Any], object], str]] = {
     "a reply that was of no use, without it": (
         lambda d: known(d, index_of(d, "step-2")).pop("reply"),
         "step-2: its reply is missing. It is passed over.",
+    ),
+    "a requested call without a name": (
+        lambda d: known(d, index_of(d, "step-1"))["calls"][0].pop("name"),
+        "step-1: requested call 1 has no name.",
+    ),
+    "a requested call without arguments": (
+        lambda d: known(d, index_of(d, "step-1"))["calls"][0].pop("arguments"),
+        "step-1: it has no 'arguments'.",
+    ),
+    "a signed block that is none": (
+        lambda d: known(d, index_of(d, "step-1")).update(signed=["x"]),
+        "step-1: a signed block is of type str.",
     ),
     "seconds that no number holds": (
         lambda d: known(d, index_of(d, "step-1")).update(seconds=10**400),

@@ -10,6 +10,7 @@ from typing import Any
 from kernel_agent.observation import output_text
 from kernel_agent.steps import (
     CellResult,
+    Cut,
     Entry,
     Note,
     Observation,
@@ -57,7 +58,7 @@ class Placed:
 def place(run: Transcript) -> list[Placed]:
     """The entries of `run` in order."""
     placed: list[Placed] = []
-    steps = tasks = notes = plans = 0
+    steps = tasks = notes = plans = cuts = 0
     for entry in run.entries:
         match entry:
             case Task():
@@ -70,6 +71,9 @@ def place(run: Transcript) -> list[Placed]:
                 plans += 1
                 says = {"reasoning": reply.reasoning, "plan": said}
                 placed.append(Placed(f"plan {plans}", entry, says))
+            case Cut(summary=summary):
+                cuts += 1
+                placed.append(Placed(f"cut {cuts}", entry, {"summary": summary}))
             case UserCell(name, result):
                 placed.append(
                     Placed(f"cell {name}", entry, _cell_says(result), _figures(result.outputs))

@@ -267,7 +267,7 @@ def _composed(
 
 def _is_kept(cells: Sequence[ReadCell], index: int, pieces: Mapping[int, str]) -> bool:
     cell = cells[index]
-    if cell.is_unusable:
+    if cell.is_aside:
         return False
     if cell.is_code:
         return index in pieces or not cell.source.strip()

@@ -13,6 +13,7 @@ from kernel_agent.observation import output_text
 from kernel_agent.steps import ANSWER_MIME, Output
 from kernel_agent.terminal import plain_text
 from kernel_agent.tracebacks import error_text
+from kernel_agent.transcript.attachments import file_ending, file_of
 
 FIGURES = {
     "image/png": "png",
@@ -21,10 +22,10 @@ FIGURES = {
     "image/webp": "webp",
     "image/svg+xml": "svg",
 }
-# Tags without attributes that mean nothing but a look.
+# Tags that mean nothing but a look; that with an attribute is the frame of reasoning.
 _HARMLESS = (
     r"/?(?:b|i|em|strong|u|s|del|ins|sub|sup|code|kbd|pre|p|br|hr|ul|ol|li|dl|dt|dd|blockquote|"
-    r"table|thead|tbody|tr|td|th|details|summary)\s*/?>"
+    r"table|thead|tbody|tr|td|th|details|summary)\s*/?>|<details style=\"opacity: 0\.6\">"
 )
 _TAG = re.compile(rf"<(?!{_HARMLESS})(?!(?:https?://|mailto:)[^\s<>]*>)(?=[A-Za-z/!?])", re.I)
 _LINK = re.compile(
@@ -45,7 +46,8 @@ def markdown(notebook: ReadNotebook, folder: str) -> tuple[str, dict[str, bytes]
     parts: list[str] = []
     for cell in notebook.cells:
         if cell.raw.get("cell_type") == "markdown":
-            parts.append(_harmless(plain_text(cell.source)).strip())
+            text = _with_attachments(cell, folder, figures)
+            parts.append(_harmless(plain_text(text)).strip())
         elif cell.is_code:
             if not cell.is_prelude:
                 parts += _code_parts(cell, notebook.language, folder, figures)
@@ -68,10 +70,28 @@ def _code_parts(
             continue
         yield from _outputs(texts)
         texts = []
-        name = f"figure-{len(figures) + 1}.{figure[0]}"
+        number = 1 + sum(name.startswith("figure-") for name in figures)
+        name = f"figure-{number}.{figure[0]}"
         figures[name] = figure[1]
-        yield f"![Figure {len(figures)}]({quote(folder)}/{name})"
+        yield f"![Figure {number}]({quote(folder)}/{name})"
     yield from _outputs(texts)
+
+
+def _with_attachments(cell: ReadCell, folder: str, figures: dict[str, bytes]) -> str:
+    """The text of a Markdown cell; what is attached to it becomes files, too."""
+
+    def linked(reference: re.Match[str]) -> str:
+        if (found := file_of(cell.raw, reference[1])) is None:
+            return reference[0]
+        mime, content = found
+        if (name := names.get(reference[1])) is None:
+            number = 1 + sum(name.startswith("attachment-") for name in figures)
+            name = names[reference[1]] = f"attachment-{number}.{file_ending(mime)}"
+            figures[name] = content
+        return f"]({quote(folder)}/{name})"
+
+    names: dict[str, str] = {}
+    return re.sub(r"\]\(attachment:([^()\s]+)\)", linked, cell.source)
 
 
 def _outputs(texts: list[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -11,8 +12,9 @@ from importlib import import_module
 from typing import Any
 
 from kernel_agent.errors import SettingsError
-from kernel_agent.exporting.reading import ReadNotebook
+from kernel_agent.exporting.reading import ReadCell, ReadNotebook
 from kernel_agent.terminal import plain_text
+from kernel_agent.transcript.attachments import file_of
 
 POLICY = (
     "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'; "
@@ -78,9 +80,23 @@ def _shown(notebook: ReadNotebook) -> dict[str, Any]:
             outputs = cell.result.outputs if cell.result else ()
             raw["outputs"] = [_output(output) for output in outputs]
             raw["execution_count"] = cell.result.execution_count if cell.result else None
+        if raw.get("cell_type") == "markdown":
+            raw["attachments"] = _attachments(cell)
         cells.append(raw)
     metadata = {"language_info": {"name": notebook.language}}
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": notebook.minor}
+
+
+def _attachments(cell: ReadCell) -> dict[str, dict[str, str]]:
+    """The attachments of a Markdown cell, for each one that its text names, be it there or not.
+
+    nbconvert gives up a page whose text names one that is missing.
+    """
+    attachments = {}
+    for name in re.findall(r"attachment:([^\s()<>\"'\]]*)", cell.source):
+        mime, content = file_of(cell.raw, name) or ("text/plain", b"")
+        attachments[name] = {mime: base64.b64encode(content).decode()}
+    return attachments
 
 
 def _output(output: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +112,8 @@ def _output(output: dict[str, Any]) -> dict[str, Any]:
 def _harmless(element: Any) -> str:
     """HTML without what a reader's browser would obey or fetch."""
     bleach = import_module("bleach")  # nbconvert brings it
-    styles = import_module("bleach.css_sanitizer").CSSSanitizer()
+    css = import_module("bleach.css_sanitizer")
+    styles = css.CSSSanitizer(allowed_css_properties=[*css.ALLOWED_CSS_PROPERTIES, "opacity"])
     text = element.decode() if isinstance(element, bytes) else str(element)
     cleaned = bleach.clean(
         _WITH_CONTENT.sub("", text),

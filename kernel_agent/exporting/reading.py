@@ -53,9 +53,10 @@ class ReadCell:
         return self.result is not None and self.result.execution_count is not None
 
     @property
-    def is_unusable(self) -> bool:
-        """Whether it tells that a reply could not be used."""
-        return self.kind == "note" and self.step is not None
+    def is_aside(self) -> bool:
+        """Whether it tells of the run and not of the analysis: reasoning, cuts, failed replies."""
+        is_failed_reply = self.kind == "note" and self.step is not None
+        return is_failed_reply or self.kind in ("reasoning", "cut")
 
     @property
     def name(self) -> str:

@@ -58,7 +58,7 @@ def script(notebook: ReadNotebook, out: Path) -> str:
         if cell.kind == "thought":
             thought = _comment(cell.source, sign)
         elif not cell.is_code:
-            if not cell.is_unusable:
+            if not cell.is_aside:
                 parts.append(_comment(cell.source, sign))
         elif (code := _code(cell, kept.get(index, 0))) and not cell.is_prelude:
             plain = _plain(notebook, cell, code) if is_python else code

@@ -1,57 +1,104 @@
-"""Any model that litellm knows, as a `Model`: tries, waits, and what goes wrong."""
+"""Any model that litellm knows, as a `Model`."""
 
 from __future__ import annotations
 
-import copy
-import functools
 import importlib
-import itertools
 import os
-import random
 import re
+import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Self, cast
 
-from kernel_agent.errors import ModelUnavailableError
-from kernel_agent.events import Listener, ReplyRetried, ReplyText
+from kernel_agent.closing import BlockWatch
+from kernel_agent.errors import ModelError
+from kernel_agent.events import Listener
+from kernel_agent.model.counting import count_tokens, counted, price_of, usage_of
+from kernel_agent.model.known import Kind, best_format, known_to_take, known_window, takes_effort
+from kernel_agent.model.media_parts import check_media
+from kernel_agent.model.ollama import UNKNOWN, Served, is_ollama, served
+from kernel_agent.model.options import Options
+from kernel_agent.model.pacing import Pace
 from kernel_agent.model.protocol import JsonTool
+from kernel_agent.model.receiving import received
+from kernel_agent.model.replies import ReplyReader
+from kernel_agent.model.requests import build
+from kernel_agent.model.retrying import until_it_passes, until_it_says_something
+from kernel_agent.model.sending import streamed, whole
+from kernel_agent.model.waiting import Waiting
 from kernel_agent.model_errors import model_error, no_key_error
 from kernel_agent.model_loading import litellm_module, prepare_litellm
 from kernel_agent.model_secrets import public
-from kernel_agent.steps import Message, Reply, Usage
-
-MAX_WAIT = 120.0
-"""Longest wait before another try, in seconds, even if the provider asks for more."""
+from kernel_agent.steps import Format, Message, Reply, Usage
 
 CONNECT_TIMEOUT = 10.0
 """Longest wait for a connection, in seconds: who cannot be reached is found out soon."""
 
-_DRAFT = re.compile(r"<(?:think|thinking)>(.*?)</(?:think|thinking)>(.*)", re.DOTALL)
+_DRAFT_START = re.compile(r"<think(?:ing)?>")
 
 
 class LiteLLM:
     """Any model that litellm knows, by a name such as `"anthropic/claude-sonnet-4-5"`.
 
     `retries` are the further tries when the provider is overloaded or cannot be reached: six ride
-    out a limit that is counted per minute. `timeout` is the longest silence of the provider, in
-    seconds. `params` go to `litellm.completion` as they are: `api_base`, `api_key`,
-    `temperature`, ... Nothing else is added to a request.
+    out a limit that is counted per minute. Seconds: `timeout` is the longest silence of the
+    provider, `deadline` the longest time for one request in all, and `stall` the longest silence
+    within a streamed reply, keep-alives not counted. Of `requests_per_minute` retries are a part,
+    and so are the requests of all who share this object.
+
+    `reply_format` is how the model is to write code: `"fence"`, `"tools"`, `"json"`, or `"auto"`
+    for what litellm's knowledge of it suggests. `window` is how many tokens it holds, if litellm
+    does not know or less is wanted; a model of Ollama's is given so many.
+
+    A streamed reply ends where the model begins to make up an output of its code; its tokens are
+    then counted here. `exact_usage` waits for the provider's own figures, and pays for the rest.
+
+    `params` go to `litellm.completion` as they are: `api_base`, `api_key`, `temperature`, ...
+
+    Raises SettingsError for an option with a bad value.
     """
 
     def __init__(
-        self, name: str, *, retries: int = 6, timeout: float = 600.0, **params: Any
+        self,
+        name: str,
+        *,
+        retries: int = Options.retries,
+        timeout: float = Options.timeout,
+        deadline: float = Options.deadline,
+        stall: float = Options.stall,
+        requests_per_minute: int | None = Options.requests_per_minute,
+        reply_format: str = Options.reply_format,
+        window: int | None = Options.window,
+        exact_usage: bool = Options.exact_usage,
+        **params: Any,
     ) -> None:
         self.name = name
-        self._retries = retries
-        self._timeout = timeout
+        self._options = Options(
+            retries,
+            timeout,
+            deadline,
+            stall,
+            requests_per_minute,
+            reply_format,
+            window,
+            exact_usage,
+        )
+        self._options.check()
         self._params = params
         if name.startswith("openai/") and params.get("api_base") and not _has_openai_key(params):
             # A server of the user's own seldom wants a key, but litellm wants one to send.
             self._params = params | {"api_key": "none"}
-        self._sleep: Callable[[float], None] = time.sleep
+        self._pace = Pace(requests_per_minute) if requests_per_minute else None
+        self._waiting: dict[int, Waiting] = {}
+        self._served: Served | None = None
+        self._may_think_aloud = True
+
+    def __reduce__(self) -> Any:
+        # Locks and what goes on in this process stay here.
+        return partial(LiteLLM, self.name, **self._options.changed(), **self._params), ()
 
     def prepare(self) -> None:
         """Start loading litellm in the background and return at once; `complete` waits for it."""
@@ -60,26 +107,95 @@ class LiteLLM:
     def check(self) -> None:
         """Find out, without asking the provider, what would make every request fail.
 
-        Waits for litellm to be loaded. Raises ModelError for a name that leads to no provider,
-        and ModelAuthenticationError if the provider wants a key and there is none.
+        Waits for litellm to be loaded. Raises ModelError for a name that leads to no provider and
+        for a `reasoning_effort` that the model does not take, and ModelAuthenticationError if the
+        provider wants a key and there is none.
         """
         litellm = litellm_module()
         try:
             litellm.get_llm_provider(self.name, api_base=self._params.get("api_base"))
         except Exception as error:
-            raise self._error(error) from None
+            # `from None`: litellm's chain of exceptions may hold the key.
+            raise model_error(self.name, self._params, error) from None
         missing = litellm.validate_environment(self.name)["missing_keys"]
         # Where more than a key is missing (Bedrock, Vertex) there are other ways to log in.
         if missing and not self._params.get("api_key") and all(map(_is_key, missing)):
             raise no_key_error(self.name, missing)
+        effort = self._params.get("reasoning_effort")
+        if effort is not None and not takes_effort(self.name):
+            reason = f"it takes no `reasoning_effort`, but {effort!r} was given. Leave it out."
+            raise ModelError(self.name, reason)
 
     @property
     def takes_images(self) -> bool:
         """Whether the model is known to take images. Waits for litellm to be loaded."""
-        return bool(litellm_module().supports_vision(self.name))
+        return self.takes("image")
+
+    def takes(self, kind: Kind) -> bool:
+        """Whether the model is known to take images, audio or video. Waits for litellm."""
+        if kind == "image" and is_ollama(self.name) and (facts := self._ollama()):
+            return "vision" in facts.capabilities
+        return known_to_take(self.name, kind)
+
+    @property
+    def reply_format(self) -> Format:
+        """How the model is to write code. Waits for litellm if that is for it to say."""
+        chosen = self._options.reply_format
+        return best_format(self.name) if chosen == "auto" else cast("Format", chosen)
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens the model holds; None if that is not known. Waits for litellm.
+
+        For a model of Ollama's it is the `num_ctx` that is sent: the `window` option, else the
+        `num_ctx` among the parameters, else what the server tells.
+        """
+        if self._options.window is not None:
+            return self._options.window
+        if not is_ollama(self.name):
+            return known_window(self.name)
+        if isinstance(own := self._params.get("num_ctx"), int):
+            return own
+        facts = self._ollama()
+        return facts.window if facts else UNKNOWN
+
+    def price(self, usage: Usage) -> float | None:
+        """What the tokens of `usage` cost in USD; None if that is not known. Waits for litellm."""
+        return price_of(self.name, usage)
+
+    def check_media(self, mimes: Sequence[str]) -> None:
+        """Raises ModelError for the first of these MIME types that the model does not take.
+
+        Images are refused only where it is known that they are: see `takes_images`.
+        """
+        unfit = [mime for mime in mimes if not self.takes(cast("Kind", mime.partition("/")[0]))]
+        check_media(self.name, unfit)
+
+    def count(self, messages: Sequence[Message], tools: Sequence[JsonTool] = ()) -> int:
+        """The tokens of a request, by litellm's count for this model. Asks nobody."""
+        return count_tokens(self.name, messages, tools)
 
     def about(self) -> dict[str, Any]:
-        return {"name": self.name, "parameters": public(self._params)}
+        parameters = {**self._options.changed(), **self._params}
+        return {"name": self.name, "parameters": public(parameters)}
+
+    def with_options(self, **options: Any) -> Self:
+        """The same model with other options; `cancel` and the requests per minute are shared."""
+        kept = {**self._options.changed(), **self._params}
+        other = type(self)(self.name, **{**kept, **options})
+        if options.get("requests_per_minute", each := self._options.requests_per_minute) == each:
+            other._pace = self._pace
+        other._served, other._waiting = self._served, self._waiting
+        return other
+
+    def cancel(self, thread: int) -> None:
+        """End the request of the thread with this `ident` at once, whatever it waits for.
+
+        There `complete` closes the connection and raises GivenUpError. May be called from any
+        thread and from a signal handler; does nothing if that thread asks for nothing.
+        """
+        if waiting := self._waiting.get(thread):
+            waiting.cancel()
 
     def complete(
         self,
@@ -90,129 +206,98 @@ class LiteLLM:
     ) -> Reply:
         """The model's reply; see `Model.complete`.
 
-        Usage is the provider's, or litellm's count where the provider tells none; `model_seconds`
-        is the whole time, failed tries and waits included.
+        Usage is the provider's, or litellm's count where the provider tells none, together with
+        that of empty replies, which are asked again twice; `model_seconds` is the whole time,
+        failed tries and waits included.
 
         Raises ModelUnavailableError after the last try, and without another try
         ModelAuthenticationError, ContextWindowExceededError and, for the rest, ModelError.
         """
         litellm_module()
         started = time.monotonic()
-        for attempt in itertools.count(1):
-            try:
-                reply = self._stream(messages, listener) if listener else self._whole(messages)
-            except ModelUnavailableError as error:
-                if attempt > self._retries:
-                    reason = f"{error.reason} That was try {attempt} of {attempt}."
-                    raise ModelUnavailableError(self.name, reason, error.retry_after) from None
-                failure = error
-            else:
-                break
-            wait = retry_wait(attempt, failure.retry_after)
-            if listener:
-                listener(ReplyRetried(failure.reason, wait, attempt))
-            self._sleep(wait)
+        with self._waits() as waiting:
+            ask = partial(self._ask, waiting, messages, listener, tools)
+            reply = until_it_says_something(
+                lambda: until_it_passes(
+                    ask, retries=self._options.retries, pause=waiting.pause, listener=listener
+                ),
+                listener=listener,
+            )
         seconds = time.monotonic() - started
         return replace(reply, usage=replace(reply.usage, model_seconds=seconds))
 
-    def _whole(self, messages: Sequence[Message]) -> Reply:
+    @contextmanager
+    def _waits(self) -> Iterator[Waiting]:
+        thread, waiting = threading.get_ident(), Waiting(self.name)
+        self._waiting[thread] = waiting
         try:
-            response = self._request(messages)
-        except Exception as error:
-            raise self._error(error) from None
-        if not response.choices:
-            raise ModelUnavailableError(self.name, "the provider's answer is empty (no choices).")
-        choice = response.choices[0]
-        text, reasoning = choice.message.content or "", _reasoning(choice.message)
-        usage = self._usage(response.usage, messages, text, reasoning)
-        return Reply(text, reasoning, choice.finish_reason, usage)
-
-    def _stream(self, messages: Sequence[Message], listener: Listener) -> Reply:
-        texts: list[str] = []
-        reasonings: list[str] = []
-        finish_reason = told = None
-        with closing(self._chunks(messages)) as chunks:
-            for chunk in chunks:
-                told = getattr(chunk, "usage", None) or told
-                for choice in chunk.choices:
-                    finish_reason = choice.finish_reason or finish_reason
-                    if reasoning := _reasoning(choice.delta):
-                        reasonings.append(reasoning)
-                        listener(ReplyText(reasoning, reasoning=True))
-                    if text := choice.delta.content:
-                        texts.append(text)
-                        listener(ReplyText(text))
-        text, reasoning = "".join(texts), "".join(reasonings)
-        # litellm does the same to a reply that comes whole.
-        if not reasoning and (draft := _DRAFT.match(text)):
-            reasoning, text = draft.groups()
-        usage = self._usage(told, messages, text, reasoning)
-        return Reply(text, reasoning, finish_reason, usage)
-
-    def _chunks(self, messages: Sequence[Message]) -> Generator[Any, None, None]:
-        """The chunks of a streamed reply. However reading them ends, the connection is closed."""
-        stream = None
-        try:
-            stream = self._request(messages, stream=True, stream_options={"include_usage": True})
-            yield from stream
-        except Exception as error:
-            raise self._error(error) from None
+            yield waiting
         finally:
-            _close(stream)
-        # litellm makes up a "stop" for a stream that ends early: half a cell would be executed.
-        if getattr(stream, "received_finish_reason", "stop") is None:
-            raise ModelUnavailableError(self.name, "the stream ended before the reply did.")
+            del self._waiting[thread]
 
-    def _request(self, messages: Sequence[Message], **options: Any) -> Any:
-        connect = min(self._timeout, CONNECT_TIMEOUT)
-        timeout = importlib.import_module("httpx").Timeout(self._timeout, connect=connect)
-        # Copied, since litellm edits messages for some providers. It never tries again itself:
-        # the listener would not hear of it.
-        return litellm_module().completion(
-            model=self.name,
-            messages=copy.deepcopy(list(messages)),
-            timeout=timeout,
-            num_retries=0,
-            max_retries=0,
-            **options,
-            **self._params,
+    def _ask(
+        self,
+        waiting: Waiting,
+        messages: Sequence[Message],
+        listener: Listener | None,
+        tools: Sequence[JsonTool],
+    ) -> Reply:
+        """One try."""
+        if self._pace:
+            self._pace.hold(waiting, listener)
+        request = self._request(messages, tools)
+        reader = ReplyReader(listener, name=self.name, tools=tools, request=request)
+        options, is_cut = self._options, False
+        send = partial(streamed if listener else whole, self.name, self._params, request)
+        limits = {"deadline": options.deadline, "stall": options.stall}
+        with closing(received(send, waiting, model=self.name, **limits)) as items:
+            if listener:
+                is_cut = self._read(items, reader, watch=self._watch(tools))
+            else:
+                reader.whole(*items)
+        text, reasoning, calls = reader.text, reader.reasoning, reader.calls
+        if told := not is_cut and _is_count(reader.usage_told) and reader.usage_told:
+            usage = usage_of(self.name, told)
+        else:
+            usage = counted(self.name, messages, text, reasoning, calls)
+        if not is_cut and self._may_think_aloud:
+            self._may_think_aloud = "</think" in text and not _DRAFT_START.search(text)
+        finish_reason = "stop" if is_cut else reader.finish_reason
+        return Reply(text, reasoning, finish_reason, usage, calls, reader.signed)
+
+    def _watch(self, tools: Sequence[JsonTool]) -> BlockWatch | None:
+        """What says when a streamed reply may be closed; None where it has to come whole."""
+        if tools or self._options.exact_usage or self.reply_format != "fence":
+            return None
+        return BlockWatch(drafts=self._may_think_aloud)
+
+    def _read(self, chunks: Iterator[Any], reader: ReplyReader, watch: BlockWatch | None) -> bool:
+        """Read a stream; whether it may be closed before its end."""
+        for chunk in chunks:
+            reader.add(chunk)
+            if watch and watch.feed("".join(c.delta.content or "" for c in chunk.choices)):
+                return True
+        return False
+
+    def _request(self, messages: Sequence[Message], tools: Sequence[JsonTool]) -> dict[str, Any]:
+        """The arguments of `litellm.completion`."""
+        params = self._params
+        if is_ollama(self.name):
+            params = params | {"num_ctx": self.window}
+        request = build(
+            self.name, messages, tools=tools, reply_format=self.reply_format, params=params
         )
+        silence = self._options.timeout
+        connect = min(silence, CONNECT_TIMEOUT)
+        return request | {
+            "timeout": importlib.import_module("httpx").Timeout(silence, connect=connect)
+        }
 
-    def _error(self, error: Exception) -> Exception:
-        # Raised `from None`: litellm's chain of exceptions quotes the request and may hold the key.
-        return model_error(self.name, self._params, error)
-
-    def _usage(self, told: Any, messages: Sequence[Message], text: str, reasoning: str) -> Usage:
-        if not getattr(told, "total_tokens", 0):
-            told = self._count(messages, text, reasoning)
-        prompt, details = told.prompt_tokens_details, told.completion_tokens_details
-        return Usage(
-            prompt_tokens=told.prompt_tokens,
-            completion_tokens=told.completion_tokens,
-            cached_tokens=(prompt and prompt.cached_tokens) or 0,
-            reasoning_tokens=(details and details.reasoning_tokens) or 0,
-            cost=self._cost(told),
-        )
-
-    def _count(self, messages: Sequence[Message], text: str, reasoning: str) -> Any:
-        """litellm's own count, for a provider that tells none: as litellm counts for streams."""
-        count = functools.partial(litellm_module().token_counter, model=self.name)
-        thoughts = count(text=reasoning)
-        return litellm_module().Usage(
-            prompt_tokens=count(messages=list(messages)),
-            completion_tokens=count(text=text) + thoughts,
-            reasoning_tokens=thoughts,
-        )
-
-    def _cost(self, told: Any) -> float | None:
-        """The price in USD: the provider's own figure, else by litellm's list, else None."""
-        if isinstance(cost := getattr(told, "cost", None), float):
-            return cost
-        # litellm raises a bare Exception for a model without a price, and a reply that was paid
-        # for must not be lost to its price.
-        with suppress(Exception):
-            return float(sum(litellm_module().cost_per_token(model=self.name, usage_object=told)))
-        return None
+    def _ollama(self) -> Served | None:
+        """What Ollama tells of the model; asked until it has told it once."""
+        if self._served is None:
+            self._served = served(self.name, self._params)
+        return self._served
 
 
 def _has_openai_key(params: Mapping[str, Any]) -> bool:
@@ -223,27 +308,5 @@ def _is_key(variable: str) -> bool:
     return variable.endswith("_API_KEY")
 
 
-def retry_wait(attempt: int, retry_after: float | None) -> float:
-    """Seconds to wait after failed try number `attempt` (from 1), at most `MAX_WAIT`.
-
-    What the provider asked for; else 1, 2, 4, ... less up to a half by chance, so that many runs
-    that failed together do not come back together.
-    """
-    if retry_after is not None:
-        return min(retry_after, MAX_WAIT)
-    return min(2.0 ** (attempt - 1), MAX_WAIT) * random.uniform(0.5, 1)
-
-
-def _reasoning(message: Any) -> str:
-    # litellm leaves the attribute out where there is no reasoning.
-    return getattr(message, "reasoning_content", None) or ""
-
-
-def _close(stream: Any) -> None:
-    """Close the connection under litellm's stream, which has no `close` of its own."""
-    source = getattr(stream, "completion_stream", None)
-    part: Any
-    for part in (source, getattr(source, "streaming_response", None)):
-        if hasattr(part, "close"):
-            with suppress(Exception):  # a connection that is broken has nothing left to close
-                part.close()
+def _is_count(told: Any) -> bool:
+    return bool(getattr(told, "total_tokens", 0))

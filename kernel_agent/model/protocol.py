@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from kernel_agent.errors import ModelError
 from kernel_agent.events import Listener
 from kernel_agent.steps import Format, Message, Reply, Usage
 
@@ -57,3 +58,14 @@ def price(model: Model, usage: Usage) -> float | None:
     """What the tokens of `usage` would cost in USD; None where that is not known."""
     known = getattr(model, "price", None)
     return known(usage) if callable(known) else None
+
+
+def check_media(model: Model, mimes: Sequence[str]) -> None:
+    """Raises ModelError if `model` does not take files of one of these MIME types."""
+    check = getattr(model, "check_media", None)
+    if callable(check):
+        check(mimes)
+        return
+    for mime in mimes:
+        if not (model.takes_images and mime.startswith("image/")):
+            raise ModelError(model.name, f"it takes no {mime.partition('/')[0]} ({mime!r}).")

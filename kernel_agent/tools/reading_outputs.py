@@ -5,28 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kernel_agent.observation import output_text
-from kernel_agent.steps import Step
+from kernel_agent.steps import Entry, Step, Task
 from kernel_agent.tools.tool import Tool, as_tool
 
 PAGE = 20_000
 """Most characters of an output that one call gives."""
 
 
-def output_reader(steps: Callable[[], Sequence[Step]]) -> Tool:
-    """The tool `read_output` over the steps that `steps()` gives, the first of them step 1."""
+def output_reader(entries: Callable[[], Sequence[Entry]]) -> Tool:
+    """The tool `read_output` over the steps in `entries()`, counted from 1 in each task."""
 
-    def read_output(step: int, start: int = 0, end: int | None = None) -> str:
+    def read_output(
+        step: int, start: int = 0, end: int | None = None, task: int | None = None
+    ) -> str:
         """Read what an earlier step's cell has put out, also what was left out when it was shown.
 
         Args:
             step: number of the step, as in "[step 3 of 20]"
             start: first character, from 0
             end: character to stop before, at most 20,000 after start; None: as many as that
+            task: number of the user's task that the step belongs to, from 1; None: the last one
 
         Returns:
             The text; if there is more, a last line in brackets says how long the whole is.
         """
-        text = whole_output(steps(), step)
+        text = whole_output(steps_of(entries(), task), step)
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"start is {start} and end is {end}. They must be 0 ≤ start ≤ end.")
         if start > len(text):
@@ -36,6 +39,16 @@ def output_reader(steps: Callable[[], Sequence[Step]]) -> Tool:
         return text[start:stop] + more
 
     return as_tool(read_output)
+
+
+def steps_of(entries: Sequence[Entry], task: int | None) -> Sequence[Step]:
+    """The steps of a task, None for the last one. Raises ValueError if there is no such task."""
+    places = [place for place, entry in enumerate(entries) if isinstance(entry, Task)] or [0]
+    number = len(places) if task is None else task
+    if not 1 <= number <= len(places):
+        raise ValueError(f"There is no task {number}. There are tasks 1 to {len(places)}.")
+    end = places[number] if number < len(places) else len(entries)
+    return [entry for entry in entries[places[number - 1] : end] if isinstance(entry, Step)]
 
 
 def whole_output(steps: Sequence[Step], number: int) -> str:

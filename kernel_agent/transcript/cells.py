@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
@@ -10,18 +10,22 @@ from typing import Any
 from kernel_agent.steps import (
     ANSWER_MIME,
     CellResult,
+    Cut,
     Note,
     Observation,
     Outcome,
     Output,
     Plan,
     Reply,
+    RequestedCall,
     Step,
     Task,
     ToolCall,
     Usage,
 )
+from kernel_agent.transcript.attachments import attach
 from kernel_agent.transcript.markdown import fenced, headed, literal, quiet
+from kernel_agent.transcript.reasoning import reasoning_text
 
 Cell = dict[str, Any]
 """A cell as nbformat 4.5 has it in memory: texts in one piece."""
@@ -40,8 +44,10 @@ _SPLIT_MIMES = ("application/javascript", "image/svg+xml")
 
 def task_cells(task: Task, number: int) -> list[Cell]:
     """The cells of task `number` (from 1): its text and, if there is one, its setup."""
-    known = {"kind": "task", "task": number, **facts(task, but=("setup",))}
+    known = {"kind": "task", "task": number, **facts(task, but=("setup", "images"))}
     cells = [_markdown(f"task-{number}", headed(task.text), known)]
+    if task.images:
+        known["images"] = attach(cells[0], task.images)
     if task.setup:
         known = {"kind": "setup", "task": number}
         cells.append(code_cell(f"task-{number}-setup", task.setup, known))
@@ -49,14 +55,15 @@ def task_cells(task: Task, number: int) -> list[Cell]:
 
 
 def step_cells(step: Step, number: int, *, running: bool = False) -> list[Cell]:
-    """The cells of step `number` (from 1): its thought, and what came of its reply."""
+    """The cells of step `number` (from 1): reasoning, thought, and what came of the reply."""
     known = {"step": number, **_reply_facts(step)}
     name = f"step-{number}"
+    before = list(_reasoning_cells(name, step.reply, number))
     after: list[Cell] = []
     match step:
         case Step(result=None, observation=None):
             known["kind"] = "answer"
-            return [_markdown(name, ANSWER_HEADING + step.thought, known)]
+            return [*before, _markdown(name, ANSWER_HEADING + step.thought, known)]
         case Step(result=None, observation=Observation(text=reason)):
             known["kind"] = "note"
             why = "This was refused:" if step.refused else "This reply could not be used:"
@@ -71,10 +78,10 @@ def step_cells(step: Step, number: int, *, running: bool = False) -> list[Cell]:
                 after.append(reason_cell)
     if step.thought.strip():
         thought = {"kind": "thought", "step": number}
-        return [_markdown(f"{name}-thought", step.thought, thought), cell, *after]
+        return [*before, _markdown(f"{name}-thought", step.thought, thought), cell, *after]
     if step.thought:
         known["thought"] = step.thought
-    return [cell, *after]
+    return [*before, cell, *after]
 
 
 def note_cell(note: Note, number: int) -> Cell:
@@ -88,6 +95,18 @@ def plan_cell(plan: Plan, number: int) -> Cell:
     known = {"kind": "plan", "plan": number, "asked": plan.asked, "told": plan.told}
     known |= _facts_of_reply(plan.reply, plan.said)
     return _markdown(f"plan-{number}", PLAN_HEADING + plan.said, known)
+
+
+def cut_cell(cut: Cut, number: int) -> Cell:
+    """The cell of cut `number` (from 1)."""
+    known = {"kind": "cut", "cut": number, **facts(cut, but=("reply",))}
+    if cut.reply:
+        known |= _facts_of_reply(cut.reply, cut.reply.text)
+    text = quiet("From here on the model was shown a line in place of each older output")
+    if cut.summary:
+        text = quiet("From here on the model was shown this in place of the older steps:")
+        text += f"\n\n{literal(cut.summary)}"
+    return _markdown(f"cut-{number}", text, known)
 
 
 def outcome_cells(outcome: Outcome, last: Step | None, task: int) -> list[Cell]:
@@ -224,10 +243,25 @@ def _reply_facts(step: Step) -> dict[str, Any]:
 
 
 def _facts_of_reply(reply: Reply, said: str) -> dict[str, Any]:
-    known = facts(reply, but=("text", "finish_reason", "usage"))
+    known = facts(reply, but=("text", "finish_reason", "usage", "calls", "signed"))
     known |= {"reply": reply.text, "finish_reason": reply.finish_reason}
+    if reply.calls:
+        known["calls"] = [_requested(call) for call in reply.calls]
+    if reply.signed:
+        known["signed"] = list(reply.signed)
     known["usage"] = facts(reply.usage)
     return known | ({"said": said} if said != reply.text else {})
+
+
+def _requested(call: RequestedCall) -> dict[str, Any]:
+    known = {"id": call.id, "name": call.name, "arguments": call.arguments}
+    return known | ({"extra": call.extra} if call.extra else {})
+
+
+def _reasoning_cells(name: str, reply: Reply, number: int) -> Iterator[Cell]:
+    """A cell to read, if there was any reasoning: the reply's own facts have it word for word."""
+    if text := reasoning_text(reply):
+        yield _markdown(f"{name}-reasoning", text, {"kind": "reasoning", "step": number})
 
 
 def _image(url: str, outputs: Iterable[Output]) -> str | dict[str, Any]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kernel_agent.steps import Entry, Note, Step, Task, UserCell
+from kernel_agent.transcript.attachments import attached
 from kernel_agent.transcript.cells import KEY, RUNNING, Cell
 from kernel_agent.transcript.fields import Damaged, Fields, known_of, source_of
-from kernel_agent.transcript.results import read_plan, read_result, read_step
-
-OF_MARKDOWN = ("task", "thought", "note", "answer")
+from kernel_agent.transcript.results import read_cut, read_plan, read_result, read_step
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Mark:
     step: int = 0
     note: int = 0
     plan: int = 0
+    cut: int = 0
 
 
 @dataclass
@@ -79,7 +79,7 @@ class _Reader:
         self._setups: dict[int, int] = {}  # where the setup of a task is
         self._tasks: set[int] = set()
         self._numbers: dict[str, set[int]] = {
-            name: set() for name in ("task", "step", "note", "plan")
+            name: set() for name in ("task", "step", "note", "plan", "cut")
         }
         for index, cell in enumerate(cells):
             match known_of(cell):
@@ -132,11 +132,13 @@ class _Reader:
                 self._read_note(index, cell, fields)
             case "plan":
                 self._read_plan(index, fields)
+            case "cut":
+                self._read_cut(index, fields)
             case "code" | "note" | "answer" if "step" in fields.data:
                 self._read_step(index, cell, fields)
             case "code" | "setup":
                 raise Damaged(f"its kind is {kind!r}, but it is no code cell.")
-            case "thought" | "note" | "reason" | "answer":
+            case "thought" | "reasoning" | "note" | "reason" | "answer":
                 return
             case _ if fields.data or KEY in _metadata(cell):
                 raise Damaged(f"its kind is {kind!r}, which is unknown.")
@@ -158,10 +160,12 @@ class _Reader:
         number = self._number(fields, "task", or_next=True)
         text = fields.get("text", str, source_of(cell) or "", is_needed=True)
         setup = self.cells[self._setups[number]] if number in self._setups else {}
+        images, problems = attached(cell, fields.get("images", list, []))
+        fields.problems += problems
         task = Task(
             text,
             fields.get("prompt", str, text, is_needed=True),
-            tuple(fields.texts("images")),
+            tuple(images),
             source_of(setup) or "",
         )
         self._drop_pending()
@@ -178,6 +182,11 @@ class _Reader:
         self._drop_pending()
         self._add(index, read_plan(fields))
 
+    def _read_cut(self, index: int, fields: Fields) -> None:
+        self._number(fields, "cut", or_next=True)
+        self._drop_pending()
+        self._add(index, read_cut(fields))
+
     def _read_step(self, index: int, cell: Cell, fields: Fields) -> None:
         number = self._number(fields, "step")
         step = read_step(cell, fields, self._thoughts.get(number, ""), is_code=_is_code(cell))
@@ -185,12 +194,21 @@ class _Reader:
         if fields.data.get("status") != RUNNING or step.result is None:
             self._add(index, step)
             return
-        before = known_of(self.cells[index - 1]) if index else {}
-        above = before.get("kind") == "thought" and before.get("step") == number
-        self.found.pending, self.found.running = step, slice(index - above, index + 1)
+        self.found.pending = step
+        self.found.running = slice(self._start_of(number, index), index + 1)
+
+    def _start_of(self, number: int, index: int) -> int:
+        """Where the cells of step `number` begin, of which the one at `index` is the last."""
+        while index:
+            match known_of(self.cells[index - 1]):
+                case {"kind": "thought" | "reasoning", "step": step} if step == number:
+                    index -= 1
+                case _:
+                    break
+        return index
 
     def _number(self, fields: Fields, name: str, *, or_next: bool = False) -> int:
-        """The number of a task, step, note or plan. Raises Damaged if it is taken, or is none."""
+        """The number of an entry of this name. Raises Damaged if it is taken, or is none."""
         taken = self._numbers[name]
         number = fields.data.get(name)
         if or_next and (type(number) is not int or number < 1):

@@ -8,12 +8,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from kernel_agent.errors import TranscriptError
 from kernel_agent.steps import (
     CellResult,
+    Cut,
     Entry,
+    Format,
     Message,
     Note,
     Outcome,
@@ -26,6 +28,7 @@ from kernel_agent.steps import (
 )
 from kernel_agent.transcript.cells import (
     answer_value,
+    cut_cell,
     has_more_than_text,
     note_cell,
     outcome_cells,
@@ -148,7 +151,7 @@ class Transcript:
 
     @property
     def usage(self) -> Usage:
-        """What the steps and the plans have used in all."""
+        """What the steps, the plans and the summaries have used in all."""
         return self._usage
 
     @property
@@ -186,11 +189,21 @@ class Transcript:
         folder = self._notebook.setup.cwd or (self.path.parent if self.path else Path())
         return folder.resolve()
 
-    def messages(self) -> list[Message]:
-        """What the model is sent, derived from the system prompt and the entries alone."""
-        return messages_of(self.system, self._entries)
+    @property
+    def reply_format(self) -> Format:
+        """How the model was told to write its replies."""
+        found = self.about.get("reply_format")
+        return next((form for form in get_args(Format) if form == found), "fence")
 
-    def add(self, entry: Task | Step | Note | Plan) -> None:
+    def messages(self, *more: Entry) -> list[Message]:
+        """What the model is sent, derived from the system prompt and the entries alone.
+
+        `more` are entries that are not in the record, after those that are.
+        """
+        native = self.reply_format == "tools"
+        return messages_of(self.system, (*self._entries, *more), native=native)
+
+    def add(self, entry: Task | Step | Note | Plan | Cut) -> None:
         """Append an entry, and save. A step takes the place of a pending one.
 
         A step that is still pending when something else comes stays in the notebook as a cell
@@ -211,6 +224,12 @@ class Transcript:
                 self._last = replace(self._last, plan=self._last.plan + 1)
                 self._notebook.leave_running()
                 self._notebook.add([plan_cell(entry, self._last.plan)])
+                self._usage += entry.usage
+                self._append(entry, len(self._notebook))
+            case Cut():
+                self._last = replace(self._last, cut=self._last.cut + 1)
+                self._notebook.leave_running()
+                self._notebook.add([cut_cell(entry, self._last.cut)])
                 self._usage += entry.usage
                 self._append(entry, len(self._notebook))
         self._pending = self.outcome = self.finished = None
@@ -342,7 +361,7 @@ class Transcript:
 
     def _take(self, entries: Sequence[Entry], marks: Sequence[Mark], last: Mark) -> None:
         self._entries, self._marks, self._last = list(entries), list(marks), last
-        used = (entry.usage for entry in self._entries if isinstance(entry, Step | Plan))
+        used = (entry.usage for entry in self._entries if isinstance(entry, Step | Plan | Cut))
         self._usage = sum(used, Usage())
 
     def _add_task(self, task: Task) -> None:
@@ -392,7 +411,7 @@ class Transcript:
 
     def _last_of_task(self) -> Step | None:
         for entry in reversed(self._entries):
-            if not isinstance(entry, UserCell):
+            if not isinstance(entry, UserCell | Cut):
                 return entry if isinstance(entry, Step) else None
         return None
 

@@ -9,12 +9,14 @@ from typing import Any, get_args
 from kernel_agent.steps import (
     CellResult,
     CellStatus,
+    Cut,
     Limit,
     Observation,
     Outcome,
     Output,
     Plan,
     Reply,
+    RequestedCall,
     Step,
     ToolCall,
     Usage,
@@ -54,6 +56,17 @@ def read_plan(fields: Fields) -> Plan:
         fields.get("said", str, reply.text),
         fields.get("asked", str, "", is_needed=True),
         fields.get("told", str, "", is_needed=True),
+    )
+
+
+def read_cut(fields: Fields) -> Cut:
+    """The cut of a cell, from its metadata's `fields`. Raises Damaged for a reply that is none."""
+    return Cut(
+        _count(fields, "shortened"),
+        _count(fields, "summarised") if "summarised" in fields.data else 0,
+        fields.get("summary", str, ""),
+        fields.get("asked", str, ""),
+        _reply(fields.data["reply"], fields) if "reply" in fields.data else None,
     )
 
 
@@ -104,7 +117,42 @@ def _reply(text: object, fields: Fields) -> Reply:
         fields.get("reasoning", str, ""),
         None if fields.data.get("finish_reason") is None else fields.get("finish_reason", str, ""),
         _usage(fields),
+        tuple(_requested_calls(fields)),
+        tuple(_signed(fields)),
+        fields.get("model", str, ""),
     )
+
+
+def _requested_calls(fields: Fields) -> Iterator[RequestedCall]:
+    for number, data in enumerate(fields.get("calls", list, []), 1):
+        call = Fields(data if isinstance(data, dict) else {})
+        if not isinstance(call.data.get("name"), str):
+            fields.problems.append(f"requested call {number} has no name.")
+            continue
+        yield RequestedCall(
+            call.get("id", str, "", is_needed=True),
+            call.data["name"],
+            call.get("arguments", str, "", is_needed=True),
+            call.get("extra", dict, {}),
+        )
+        fields.problems += call.problems
+
+
+def _signed(fields: Fields) -> Iterator[dict[str, Any]]:
+    for block in fields.get("signed", list, []):
+        if isinstance(block, dict):
+            yield block
+        else:
+            fields.problems.append(f"a signed block is of type {type(block).__name__}.")
+
+
+def _count(fields: Fields, name: str) -> int:
+    """A number of entries, 0 for what is none."""
+    count = fields.get(name, int, 0, is_needed=True)
+    if isinstance(count, bool) or count < 0:
+        fields.problems.append(f"its {name!r} is {count!r}, no number of entries.")
+        return 0
+    return count
 
 
 def _outputs(cell: Cell, fields: Fields) -> tuple[Output, ...]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from kernel_agent.steps import (
     CellResult,
+    Cut,
     Entry,
     Note,
     Observation,
@@ -17,6 +18,7 @@ from kernel_agent.steps import (
     Output,
     Plan,
     Reply,
+    RequestedCall,
     Step,
     Task,
     ToolCall,
@@ -113,9 +115,9 @@ def _storable(value: Any) -> Any:
             outputs = tuple(storable_output(output) for output in value.outputs)
             count = _count(value.execution_count)
             return replace(value, **_texts(value) | {"outputs": outputs, "execution_count": count})
-        case Task() | Step() | Note() | Plan() | UserCell():
+        case Task() | Step() | Note() | Plan() | UserCell() | Cut():
             return replace(value, **_texts(value))
-        case Reply() | Observation() | Outcome() | ToolCall():
+        case Reply() | RequestedCall() | Observation() | Outcome() | ToolCall():
             return replace(value, **_texts(value))
         case tuple():
             return tuple(_storable(item) for item in value)

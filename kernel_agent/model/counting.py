@@ -1,0 +1,75 @@
+"""The tokens and the price of a reply: the provider's figures, else litellm's."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from kernel_agent.model_loading import litellm_module
+from kernel_agent.steps import Message, RequestedCall, Usage
+
+
+def usage_of(name: str, told: Any) -> Usage:
+    """The usage that the provider `told`, in litellm's form, with its price."""
+    prompt, details = told.prompt_tokens_details, told.completion_tokens_details
+    return Usage(
+        prompt_tokens=told.prompt_tokens,
+        completion_tokens=told.completion_tokens,
+        cached_tokens=(prompt and prompt.cached_tokens) or 0,
+        reasoning_tokens=(details and details.reasoning_tokens) or 0,
+        cost=_cost(name, told),
+    )
+
+
+def counted(
+    name: str,
+    messages: Sequence[Message],
+    text: str,
+    reasoning: str,
+    calls: Sequence[RequestedCall] = (),
+) -> Usage:
+    """litellm's own count, for a reply whose usage was not told: as litellm counts for streams."""
+    count = functools.partial(litellm_module().token_counter, model=name)
+    thoughts = count(text=reasoning)
+    said = "".join((text, *(f"{call.name}{call.arguments}" for call in calls)))
+    told = litellm_module().Usage(
+        prompt_tokens=count_tokens(name, messages),
+        completion_tokens=count(text=said) + thoughts,
+        reasoning_tokens=thoughts,
+    )
+    return usage_of(name, told)
+
+
+def price_of(name: str, usage: Usage) -> float | None:
+    """What the tokens of `usage` cost in USD by litellm's list; None where that is not known."""
+    told = litellm_module().Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        prompt_tokens_details={"cached_tokens": usage.cached_tokens},
+        reasoning_tokens=usage.reasoning_tokens,
+    )
+    return _cost(name, told)
+
+
+def count_tokens(
+    name: str, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+) -> int:
+    """The tokens of a request as litellm counts them for the model `name`."""
+    count = functools.partial(litellm_module().token_counter, model=name)
+    # A reply that was paid for must not be lost to a part that litellm cannot count.
+    with suppress(Exception):
+        return int(count(messages=list(messages), tools=list(tools) or None))
+    return int(count(text="\n".join(str(message.get("content") or "") for message in messages)))
+
+
+def _cost(name: str, told: Any) -> float | None:
+    """The price in USD: the provider's own figure, else by litellm's list, else None."""
+    if isinstance(cost := getattr(told, "cost", None), float):
+        return cost
+    # litellm raises a bare Exception for a model without a price, and a reply that was paid for
+    # must not be lost to its price.
+    with suppress(Exception):
+        return float(sum(litellm_module().cost_per_token(model=name, usage_object=told)))
+    return None

@@ -1,0 +1,72 @@
+"""Images, audio and video in a message, as each provider takes them, or why it takes none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from kernel_agent.errors import ModelError
+from kernel_agent.model.peers import Peer
+
+_DATA_URL = re.compile(r"data:((audio|video)/[^;,]+)[^,]*,(.*)", re.DOTALL)
+_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav", "x-flac": "flac"}
+_ABILITY = {
+    "image": "supports_vision",
+    "audio": "supports_audio_input",
+    "video": "supports_video_input",
+}
+_MANY = {"image": "images", "audio": "audio", "video": "video"}
+
+
+def check_media(name: str, mimes: Iterable[str]) -> None:
+    """Find out whether the model `name` takes files of these MIME types.
+
+    Audio and video go only to models that litellm knows to take them, and to Gemini's, of which
+    it does not always know. Images are refused only for models that litellm knows to take none:
+    one that it does not know (on a server of the user's own) is the user's to judge.
+
+    Raises ModelError for the first kind that is not taken.
+    """
+    peer = Peer.of(name)
+    for mime in mimes:
+        kind = mime.partition("/")[0]
+        ability = _ABILITY.get(kind)
+        if ability is None:
+            raise ModelError(name, f"it takes images, audio and video, and {mime!r} is none.")
+        if peer.info(ability) or (peer.is_gemini and kind != "image"):
+            continue
+        if kind == "image" and not peer.is_known:
+            continue
+        reason = f"as far as litellm knows it takes no {_MANY[kind]} ({mime!r} was given)."
+        raise ModelError(name, f"{reason} Use a model that does, or leave the file out.")
+
+
+def fit_part(part: dict[str, Any], peer: Peer) -> dict[str, Any]:
+    """A part of a message as the provider takes it.
+
+    Audio and video may come as any part that holds a data URL.
+    """
+    match part:
+        case {"type": "input_audio", "input_audio": {"data": str() as data, "format": kind}}:
+            audio = {"data": data, "format": _FORMATS.get(kind, kind)}
+            return {"type": "input_audio", "input_audio": audio}
+        case {"type": "image_url", "image_url": {"url": str() as url}}:
+            pass
+        case {"type": "file", "file": {"file_data": str() as url}}:
+            pass
+        case {"type": "video_url", "video_url": {"url": str() as url}}:
+            pass
+        case _:
+            return part
+    found = _DATA_URL.match(url)
+    if found is None:
+        return part
+    mime, kind, data = found.groups()
+    if kind == "audio":
+        subtype = mime.partition("/")[2]
+        audio = {"data": data, "format": _FORMATS.get(subtype, subtype)}
+        return {"type": "input_audio", "input_audio": audio}
+    if peer.is_gemini:
+        return {"type": "file", "file": {"file_data": url}}
+    return {"type": "video_url", "video_url": {"url": url}}

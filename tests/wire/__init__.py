@@ -1,0 +1,1 @@
+"""Servers that speak the providers' wire formats and refuse what their documents do not allow."""
