@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from kernel_agent.errors import SettingsError
+from kernel_agent.errors import PromptError, SettingsError
 from kernel_agent.kernel.process import installed_kernels
+from kernel_agent.prompts import Prompts
 from kernel_agent.providers import Choice, find_model
 from kernel_agent.settings import Settings
 
@@ -28,15 +30,30 @@ def task_text(task: str) -> str:
     return text.strip()
 
 
-def check_data(files: list[Path]) -> None:
-    """Every file of `--data` must be there."""
+def check_data(files: list[Path], flag: str = "--data") -> None:
+    """Every file of `flag` must be there."""
     for file in files:
         if file.is_dir():
-            raise SettingsError(f"--data: {str(file)!r} is a folder. Name the files in it.")
+            raise SettingsError(f"{flag}: {str(file)!r} is a folder. Name the files in it.")
         if not file.is_file():
-            raise SettingsError(f"--data: there is no file {str(file)!r}. Check the path.")
+            raise SettingsError(f"{flag}: there is no file {str(file)!r}. Check the path.")
         if not os.access(file, os.R_OK):
-            raise SettingsError(f"--data: {str(file)!r} may not be read. Check its permissions.")
+            raise SettingsError(f"{flag}: {str(file)!r} may not be read. Check its permissions.")
+
+
+def check_media(media: Mapping[str, list[Path]]) -> None:
+    """Every file of `--image`, `--audio` and `--video` must be there."""
+    for kind, files in media.items():
+        check_data(files, f"--{kind.removesuffix('s')}")
+
+
+def check_belongs_to_task(
+    text: str | None, files: list[Path], media: Mapping[str, list[Path]]
+) -> None:
+    """Files are given with a task: a run that goes on without one has nobody to show them to."""
+    if text is None and (files or media):
+        given = "--data" if files else f"--{next(iter(media)).removesuffix('s')}"
+        raise SettingsError(f"{given}: files belong to a task. Say in words what to do with them.")
 
 
 def check_file(notebook: Path) -> None:
@@ -66,10 +83,16 @@ def check_kernel(settings: Settings) -> None:
 
 
 def check_prompts(settings: Settings) -> None:
-    """The folder of prompt files, if one is set, must be there."""
-    if settings.prompts and not settings.prompts.is_dir():
-        source, folder = settings.source("prompts"), str(settings.prompts)
+    """The folder of prompt files, if one is set, must be there and hold none that is misnamed."""
+    if settings.prompts is None:
+        return
+    source, folder = settings.source("prompts"), str(settings.prompts)
+    if not settings.prompts.is_dir():
         raise SettingsError(f"{source}: there is no folder {folder!r}. Check the path.")
+    try:
+        Prompts(settings.prompts)
+    except PromptError as error:
+        raise SettingsError(f"{source}: {error}") from error
 
 
 def check_place(out: Path | None, settings: Settings) -> None:

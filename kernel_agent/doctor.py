@@ -7,6 +7,7 @@ import platform
 from collections.abc import Generator, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import shorten
 
 from kernel_agent import __version__
 from kernel_agent.errors import SettingsError
@@ -63,13 +64,21 @@ def _settings(environ: Mapping[str, str], problems: list[str]) -> Generator[str,
         yield f"  {error}"
         return Settings()
     for name in NAMES:
-        value = getattr(settings, name)
-        shown = "not set" if value is None else value
-        yield f"  {name:<16}{shown!s:<24}{settings.sources[name]}"
+        yield f"  {name:<20}{_shown(getattr(settings, name)):<24}{settings.sources[name]}"
     for name in sorted(environ):
         if name.startswith("KERNEL_AGENT_") and name not in map(variable, NAMES):
             problems.append(f"{name} is set, but there is no such setting")
     return settings
+
+
+def _shown(value: object) -> str:
+    """A setting's value in a line."""
+    match value:
+        case None | "" | ():
+            return "not set"
+        case tuple():
+            return ", ".join(map(str, value))
+    return shorten(str(value), 60, placeholder=" …")
 
 
 def _model(settings: Settings, environ: Mapping[str, str], problems: list[str]) -> Iterator[str]:

@@ -11,16 +11,27 @@ from typing import Any
 from kernel_agent.events import (
     CellStarted,
     Event,
+    ModelChanged,
     OutputReceived,
     PlanFinished,
     PlanStarted,
     ReplyReceived,
     ReplyStarted,
+    RoomMade,
     RunFinished,
     RunStarted,
     StepFinished,
 )
-from kernel_agent.steps import CellResult, Outcome, Plan, Step, Task, Usage, UserCell
+from kernel_agent.steps import (
+    CellResult,
+    Cut,
+    Outcome,
+    Plan,
+    Step,
+    Task,
+    Usage,
+    UserCell,
+)
 from kernel_agent.transcript import Transcript
 from kernel_agent.transcript.cells import answer_value
 
@@ -34,7 +45,7 @@ def transcript_events(transcript: Transcript) -> Iterator[Event]:
     kernel = str(_fact(transcript, "kernel", "name") or "unknown kernel")
     max_steps = _fact(transcript, "limits", "max_steps")
     max_steps = max_steps if isinstance(max_steps, int) else len(transcript.steps)
-    usage, number, answer = Usage(), 0, None
+    usage, number, answer, asked = Usage(), 0, None, ""
     earlier = iter(transcript.outcomes[:-1])
     ended: Outcome | None = None
     for entry in transcript.entries:
@@ -46,6 +57,9 @@ def transcript_events(transcript: Transcript) -> Iterator[Event]:
             continue
         if isinstance(entry, UserCell):
             yield from _cell_events(0, "", entry.result)
+        if isinstance(entry, Cut):
+            usage += entry.usage
+            yield RoomMade(entry, usage)
         if isinstance(entry, Plan):
             yield PlanStarted(number + 1, max_steps, usage)
             usage += entry.usage
@@ -55,6 +69,9 @@ def transcript_events(transcript: Transcript) -> Iterator[Event]:
         number += 1
         yield ReplyStarted(number, max_steps, usage)
         usage += entry.usage
+        if entry.reply.model != asked:
+            asked = entry.reply.model
+            yield ModelChanged(asked or model, "")  # why is not recorded
         yield from _step_events(number, entry)
         yield StepFinished(number, entry, usage)
         answer = _answer(entry)

@@ -20,14 +20,21 @@ from kernel_agent.errors import SettingsError
 class Settings:
     """What a run is started with.
 
-    `max_cost` is in USD, `max_seconds` and `cell_timeout` in seconds, `max_chars` in characters
-    of one observation; None is no limit. `plan_every` counts steps, 0 is never. `sources` says for
-    each of the others where it comes from: `"--model"`, `"KERNEL_AGENT_MODEL"`,
-    `"…/config.toml line 3"` or `"default"`.
+    `effort` is how long the model is to think, `window` the tokens that messages and reply may
+    have together: None leaves both to the model. `fallback` names the models that are asked when
+    the first stays down. `max_cost` is in USD, `max_seconds` and `cell_timeout` in seconds,
+    `max_chars` in characters of one observation; None is no limit. `plan_every` counts steps, 0 is
+    never. `sources` says for each of the others where it comes from: `"--model"`,
+    `"KERNEL_AGENT_MODEL"`, `"…/config.toml line 3"` or `"default"`.
     """
 
     model: str | None = None
+    fallback: tuple[str, ...] = ()
     api_base: str | None = None
+    effort: str | None = None
+    reply_format: str = "auto"
+    window: int | None = None
+    requests_per_minute: int | None = None
     kernel: str = "python3"
     folder: Path = Path("runs")
     max_steps: int = 20
@@ -38,6 +45,7 @@ class Settings:
     max_chars: int = 8000
     plan_every: int = 0
     prompts: Path | None = None
+    instructions: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def source(self, name: str) -> str:
@@ -45,6 +53,11 @@ class Settings:
         source = self.sources.get(name, "default")
         return flag(name) if source == "default" else source
 
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""All that litellm knows; which of them a model takes, is found out when it is checked."""
+
+REPLY_FORMATS = ("auto", "fence", "tools", "json")
 
 NAMES = tuple(item.name for item in fields(Settings) if item.name != "sources")
 
@@ -69,15 +82,16 @@ def load_settings(
 ) -> Settings:
     """The settings in force: a flag wins over a variable, that over the config file.
 
-    `flags` maps names of settings to what was typed, None where nothing was; empty variables
-    count as not set; a missing config file is an empty one. Raises SettingsError for a value
-    that is not allowed, an unknown key and a file that cannot be read, naming the source.
+    `flags` maps names of settings to what was typed, None or an empty list where nothing was;
+    empty variables count as not set; a missing config file is an empty one. Raises SettingsError
+    for a value that is not allowed, an unknown key and a file that cannot be read, naming the
+    source.
     """
     found = _read_config(config_path)
     found |= {
         name: (value, variable(name)) for name in NAMES if (value := environ.get(variable(name)))
     }
-    found |= {name: (value, flag(name)) for name, value in flags.items() if value is not None}
+    found |= {name: (value, flag(name)) for name, value in flags.items() if value not in (None, [])}
     values = {name: _parse(name, value, source) for name, (value, source) in found.items()}
     sources = {name: found[name][1] if name in found else "default" for name in NAMES}
     return Settings(**values, sources=sources)
@@ -126,6 +140,23 @@ def _text(value: object) -> str:
     return value.strip()
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    """A list, or a text with commas between; at least one."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items:
+        raise ValueError
+    return tuple(_text(item) for item in items)
+
+
+def _one_of(*words: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if (word := _text(value).lower()) not in words:
+            raise ValueError
+        return word
+
+    return parse
+
+
 def _folder(value: object) -> Path:
     try:
         return Path(_text(str(value) if isinstance(value, Path) else value)).expanduser()
@@ -157,7 +188,12 @@ def _amount(value: object) -> float:
 
 _PARSERS: dict[str, tuple[Callable[[object], Any], str]] = {
     "model": (_text, "the name of a model as litellm takes it, such as 'openai/gpt-5'"),
+    "fallback": (_texts, "a list of names of models, in a variable with commas between"),
     "api_base": (_text, "the URL of a server, such as 'http://127.0.0.1:8000/v1'"),
+    "effort": (_one_of(*EFFORTS), f"one of {', '.join(EFFORTS)}"),
+    "reply_format": (_one_of(*REPLY_FORMATS), f"one of {', '.join(REPLY_FORMATS)}"),
+    "window": (_count, "a whole number of tokens from 1"),
+    "requests_per_minute": (_count, "a whole number from 1"),
     "kernel": (_text, "the name of an installed Jupyter kernel, such as 'python3'"),
     "folder": (_folder, "the path of a folder"),
     "max_steps": (_count, "a whole number from 1"),
@@ -168,4 +204,5 @@ _PARSERS: dict[str, tuple[Callable[[object], Any], str]] = {
     "max_chars": (_count, "a whole number from 1"),
     "plan_every": (_count_or_none, "a whole number from 0, which is never"),
     "prompts": (_folder, "the path of a folder"),
+    "instructions": (_text, "a text"),
 }

@@ -89,6 +89,25 @@ USAGE_ERRORS = [
     ("run ' '", MODEL, "TASK is empty."),
     ("run -", MODEL, "TASK is empty."),
     ("run x", {"OPENAI_API_KEY": "s3cret", "XAI_API_KEY": "s3cret"}, "--model openai/"),
+    ("run x --effort hard", MODEL, "--effort: 'hard' is not allowed. effort is one of none, "),
+    ("run x --reply-format xml", MODEL, "--reply-format: 'xml' is not allowed"),
+    ("run x", MODEL | {"KERNEL_AGENT_WINDOW": "32k"}, "KERNEL_AGENT_WINDOW: '32k'"),
+    ("run x --image gone.png", MODEL, "--image: there is no file 'gone.png'. Check the path."),
+    ("run x --audio .", MODEL, "--audio: '.' is a folder."),
+    ("run x --video gone.mp4", MODEL, "--video: there is no file 'gone.mp4'."),
+    ("run x --quiet --show-prompt", MODEL, "--quiet and --show-prompt exclude each other."),
+    (
+        "run x --model transformers/x --effort low",
+        {},
+        "--effort: 'transformers/x' runs in this process and takes no effort. Leave it out",
+    ),
+    (
+        "run x --model transformers/x",
+        {"KERNEL_AGENT_WINDOW": "9"},
+        "KERNEL_AGENT_WINDOW: 'transformers/x' runs in this process and takes no window.",
+    ),
+    ("resume here.ipynb --data here.ipynb", {}, "--data: files belong to a task."),
+    ("fork here.ipynb --at 1 --image here.ipynb", {}, "--image: files belong to a task."),
     ("run x --prompts gone", MODEL, "--prompts: there is no folder 'gone'"),
     ("demo --out here.ipynb", {}, "--out: 'here.ipynb' exists"),
     ("show gone.ipynb", {}, "there is no file 'gone.ipynb'"),
@@ -217,6 +236,94 @@ def test_a_quiet_run_prints_the_answer_alone_and_leaves_a_notebook(folder: Path)
     assert transcript.answer == 42
 
 
+def test_what_is_set_for_the_model_is_sent_and_recorded_and_a_flag_changes_it_on_resuming(
+    folder: Path,
+) -> None:
+    (folder / "prompts").mkdir()
+    (folder / "prompts" / "task.md").write_text("Task: {{ task }}")
+    words = ("--prompts", "prompts", "--instructions", "Answer in French.")
+    model = ("--effort", "low", "--reply-format", "fence", "--window", "90000")
+    with OpenAIServer([ANSWER, ANSWER]) as server:
+        where = ("--model", "openai/gpt-5", "--api-base", server.url)
+        environ = {"OPENAI_API_KEY": "sk-test", "KERNEL_AGENT_REQUESTS_PER_MINUTE": "100"}
+        first = kernel_agent_command(
+            "run", "x", "--quiet", "--out", "it.ipynb", *words, *model, *where, environ=environ
+        )
+        second = kernel_agent_command(
+            "resume", "it.ipynb", "y", "--quiet", "--effort", "high",
+            environ={"OPENAI_API_KEY": "sk-test"},
+        )  # fmt: skip
+        bodies = [request.body for request in server.requests]
+    assert (first.stdout, second.stdout) == ("42\n", "42\n"), first.output + second.output
+    assert [body["reasoning_effort"] for body in bodies] == ["low", "high"]
+    system, task = bodies[0]["messages"]
+    assert system["content"].endswith("\n\nAnswer in French.")
+    assert task["content"] == "Task: x"
+    about = Transcript.load(folder / "it.ipynb").about["model"]["parameters"]
+    expected = {"reasoning_effort": "low", "window": 90000, "requests_per_minute": 100}
+    assert expected.items() <= about.items()
+
+
+def test_the_first_request_is_shown_with_its_tokens_and_nothing_is_sent_or_written(
+    folder: Path,
+) -> None:
+    (folder / "rain.csv").write_text("month,mm\n1,120.5\n")
+    arguments = ("run", "How much rain?", "--data", "rain.csv", "--out", "it.ipynb")
+    with OpenAIServer([ANSWER]) as server:
+        shown = kernel_agent_command(*arguments, "--show-prompt", *server_arguments(server))
+        assert server.requests == []
+        assert [path.name for path in folder.iterdir()] == ["rain.csv"]
+        sent = kernel_agent_command(*arguments, "--quiet", *server_arguments(server))
+        (request,) = server.requests
+    assert (shown.exit_code, sent.exit_code) == (0, 0), shown.output + sent.output
+    system, task = (message["content"] for message in request.body["messages"])
+    said = f"── system ──\n{system}\n\n── user ──\n{task}\n\n── "
+    assert shown.stdout.startswith(said)
+    tokens = re.fullmatch(r"([\d,]+) tokens ──\n", shown.stdout.removeprefix(said))
+    assert tokens
+    assert 500 < int(tokens[1].replace(",", "")) < 1500
+
+
+def test_a_fallback_is_asked_when_the_first_model_stays_down(folder: Path) -> None:
+    with OpenAIServer([Status(503, retry_after=0)] * 9) as down, OpenAIServer([ANSWER]) as up:
+        environ = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": up.url}
+        result = kernel_agent_command(
+            "run", "x", "--json", "--fallback", "openai/spare",
+            *server_arguments(down), environ=environ | {"OPENAI_API_BASE": up.url},
+        )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    (changed,) = [event for event in events if event["event"] == "ModelChanged"]
+    assert changed["model"] == "openai/spare"
+    (received,) = [event for event in events if event["event"] == "ReplyReceived"]
+    assert received["reply"]["model"] == "openai/spare"
+
+
+def test_a_picture_goes_with_the_task(folder: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), "red").save(folder / "red.png")
+    with OpenAIServer([ANSWER]) as server:
+        where = ("--model", "openai/gpt-4o", "--api-base", server.url)
+        result = kernel_agent_command(
+            "run", "Which colour?", "--image", "red.png", "--quiet", *where,
+            environ={"OPENAI_API_KEY": "sk-test"},
+        )  # fmt: skip
+        (request,) = server.requests
+    assert result.stdout == "42\n", result.output
+    _, task = request.body["messages"]
+    assert task["content"][1]["image_url"]["url"].startswith("data:image/png;base64,")
+
+
+def test_a_misnamed_prompt_file_is_told_before_anything_is_started(folder: Path) -> None:
+    (folder / "words").mkdir()
+    (folder / "words" / "systm.md").write_text("You are brief.")
+    result = kernel_agent_command("run", "x", "--prompts", "words", environ=MODEL)
+    assert result.exit_code == 2
+    assert "--prompts: Prompt 'systm.md': no prompt has this name" in result.stderr
+    assert "Did you mean 'system.md'?" in result.stderr
+
+
 def test_the_code_runs_in_the_python_that_is_asked_for(folder: Path) -> None:
     arguments = ("run", "x", "--quiet", "--python", sys.executable)
     with OpenAIServer([ANSWER]) as server:
@@ -266,24 +373,36 @@ def test_a_failed_run_is_one_line_on_stderr_and_events_are_json(folder: Path) ->
     assert len(result.stderr.splitlines()) == 1
 
 
+# The command with a model that says what its first argument is: litellm takes seconds to load.
+SCRIPTED = """
+import sys
+from kernel_agent import ScriptedModel, resuming
+from kernel_agent.cli import main
+
+model = ScriptedModel([sys.argv.pop(1)])
+model.prepare = lambda: None
+resuming.model_named = lambda *given: model
+main()
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize(
     ("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminate"]
 )
 def test_a_signal_ends_a_run_tidily(folder: Path, how: signal.Signals, code: int) -> None:
     sleeping = "```python\nprint('asleep', flush=True)\nimport time\ntime.sleep(100)\n```"
-    with OpenAIServer([sleeping]) as server:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kernel_agent", "run", "x", "--json", *server_arguments(server)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        assert process.stdout
-        for line in process.stdout:
-            if '"asleep' in line and "OutputReceived" in line:
-                break
-        process.send_signal(how)
-        rest, errors = process.communicate(timeout=30)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPTED, sleeping, "run", "x", "--json", "--model", "openai/test"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout
+    for line in process.stdout:
+        if '"asleep' in line and "OutputReceived" in line:
+            break
+    process.send_signal(how)
+    rest, errors = process.communicate(timeout=30)
     assert process.returncode == code, errors
     if how == signal.SIGINT:
         assert json.loads(rest.splitlines()[-1])["outcome"]["status"] == "interrupted"

@@ -17,11 +17,14 @@ from kernel_agent.console import LiveView
 from kernel_agent.events import (
     CellStarted,
     Event,
+    ModelChanged,
     OutputReceived,
     ReplyReceived,
     ReplyRetried,
     ReplyStarted,
     ReplyText,
+    RequestHeld,
+    RoomMade,
     RunFinished,
     RunStarted,
     StepFinished,
@@ -37,6 +40,7 @@ from kernel_agent.rendering import (
 from kernel_agent.steps import (
     ANSWER_MIME,
     CellResult,
+    Cut,
     Observation,
     Outcome,
     Output,
@@ -331,6 +335,63 @@ def test_a_reply_streams_in_and_gives_way_to_its_final_form() -> None:
     assert text.rstrip().endswith("runs/it.ipynb")
 
 
+def test_what_comes_between_a_request_and_its_reply_is_told_under_the_step() -> None:
+    summary = Cut(4, 2, "They sold\n1\n2\n3\n4\n5\n6", "Sum up.", Reply("", usage=Usage(7, 1)))
+    text = printed(
+        iter(
+            [
+                ReplyStarted(3, 20, Usage()),
+                RequestHeld("10 requests per minute", 1.5),
+                RequestHeld("10 requests per minute", 42.0),
+                ModelChanged("ollama/qwen3", "openai/gpt-5 cannot be reached."),
+                ModelChanged("openai/gpt-5", ""),
+                RoomMade(Cut(4), Usage()),
+                RoomMade(summary, summary.usage),
+            ]
+        )
+    )
+    filling = "The model's window is filling up. It goes on with earlier outputs shortened"
+    assert text == (
+        "\n── 3 ──\n"
+        "\nwaiting 42 s: 10 requests per minute\n"
+        "\nNow ollama/qwen3 is asked: openai/gpt-5 cannot be reached.\n"
+        "\nNow openai/gpt-5 is asked\n"
+        f"\n{filling}.\n"
+        f"\n{filling}, and what was before them as a summary.\n"
+        "    Summary: They sold\n    1\n    2\n    3\n    4\n    5\n    … 1 more line\n"
+    )
+
+
+def bottom(*events: Event) -> str:
+    """What is redrawn at the bottom of a terminal after these events, as it ends."""
+    file = io.StringIO()
+    console = Console(
+        file=file, width=80, height=24, force_terminal=True, color_system="truecolor",
+        _environ={"TERM": "xterm-256color"},
+    )  # fmt: skip
+    with LiveView(console) as view:
+        view(RunStarted(Task("t", "t"), "m", "k", None))
+        for event in (ReplyStarted(2, 20, Usage()), *events):
+            view(event)
+        start = len(file.getvalue())
+        view.close()  # draws it a last time
+    return file.getvalue()[start:]
+
+
+def test_reasoning_is_dimmed_while_it_streams_in_and_gives_way_to_the_reply() -> None:
+    reasoning = ReplyText("Let me *see*.", reasoning=True)
+    assert "\x1b[2;3mLet me *see*.\x1b[0m" in bottom(reasoning)
+    assert "see" not in bottom(reasoning, ReplyText("I look."))
+
+
+def test_a_wait_is_counted_down_in_the_status_line_and_what_was_streamed_is_gone() -> None:
+    text = without_colours(bottom(ReplyText("I lo"), ReplyRetried("busy", 30.0, 1)))
+    assert re.search(r"step 2/20 · waiting (30|29) s: try 2 · ", text)
+    assert "I lo" not in text
+    assert "waiting" in without_colours(bottom(RequestHeld("10 requests per minute", 3.0)))
+    assert "· thinking ·" in without_colours(bottom(RequestHeld("10 requests per minute", 0.0)))
+
+
 def test_the_status_line_tells_the_step_what_happens_and_the_cost() -> None:
     file = io.StringIO()
     console = Console(
@@ -400,6 +461,22 @@ def test_a_transcript_is_shown_as_the_run_was_live(tmp_path: Path) -> None:
     assert list(transcript_events(Transcript.load(path))) == events
 
 
+def test_a_recorded_run_tells_which_model_replied_and_what_it_was_not_shown(
+    tmp_path: Path,
+) -> None:
+    transcript = Transcript("s", path=tmp_path / "a.ipynb", about={"model": {"name": "first"}})
+    transcript.add(Task("t", "t"))
+    for model in ("", "second", "second", ""):
+        reply = Reply("r", model=model, usage=Usage(1, 1))
+        transcript.add(Step(reply, "r", observation=Observation("o")))
+    transcript.add(Cut(2, 1, "Short.", "Sum up.", Reply("Short.", usage=Usage(10, 5))))
+    events = list(transcript_events(transcript))
+    changes = [event.model for event in events if isinstance(event, ModelChanged)]
+    assert changes == ["second", "first"]
+    (made,) = [event for event in events if isinstance(event, RoomMade)]
+    assert made.usage.tokens == 4 * 2 + 15
+
+
 def test_a_run_without_a_recorded_end_says_so() -> None:
     transcript = Transcript("system")
     transcript.add(Task("t", "t"))
@@ -421,9 +498,12 @@ def test_the_answers_of_earlier_tasks_are_shown_too() -> None:
 
 def test_every_event_is_json() -> None:
     events = list(run_events(stream("a\n"), answer={"mean": float("nan")}))
+    events[3:3] = [RequestHeld("r", 1.0), ModelChanged("m", "r"), RoomMade(Cut(2), Usage())]
     values = [event_json(event) for event in events]
     assert [value["event"] for value in values] == [type(event).__name__ for event in events]
     assert values[0]["path"] == "runs/it.ipynb"
+    assert values[3] == {"event": "RequestHeld", "reason": "r", "wait": 1.0}
+    assert values[5]["cut"]["shortened"] == 2
     assert values[-2]["step"]["result"]["outputs"] == [stream("a\n")]
     assert values[-1]["answer"] == {"mean": None}
 

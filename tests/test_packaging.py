@@ -8,6 +8,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import kernel_agent
 
@@ -55,6 +56,7 @@ def test_the_readmes_python_runs(number, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     Path("weather.csv").write_text("month,rain\n11,90\n7,12\n")
+    Image.new("RGB", (8, 8), "white").save("plot.png")
     answer = "```python\nfinal_answer('November')\n```"
     block = blocks("python")[number]
     steps = ["```python\nx = 1\n```"] * 5 if '"run.ipynb"' in block else []

@@ -1,9 +1,19 @@
+"""The prompts: every file with every combination of what it may be given, and its length."""
+
+import importlib.util
 import itertools
 import re
+from functools import cache
+from pathlib import Path
 
+import jinja2
 import pytest
+import tiktoken
+from jinja2 import meta
 
 from kernel_agent.errors import PromptError
+from kernel_agent.looping import Repeats
+from kernel_agent.opening import EXAMPLES
 from kernel_agent.prompts import Prompts
 from kernel_agent.shipped import shipped
 from kernel_agent.steps import Rebuilt
@@ -15,8 +25,10 @@ REBUILT = [
     Rebuilt(("a",), ("b",), reason="The earlier cells were not run again."),
     Rebuilt(restored=("a",), reason="Step 3 could not be run again."),
 ]
+FORMATS = ["fence", "tools", "json"]
 OPTIONS = {
     "system": {
+        "reply_format": FORMATS,
         "language": ["python", "r"],
         "language_name": ["Python"],
         "example": ["1 + 1"],
@@ -26,6 +38,7 @@ OPTIONS = {
         "max_steps": [20],
         "cell_timeout": ["120"],
         "tools": [[], ['def add(a: int) -> int:\n    """Add."""', "def two(): ..."]],
+        "native_tools": [[], ["search", "price"]],
         "can_read_outputs": [False, True],
         "instructions": ["", "Answer in French."],
     },
@@ -52,12 +65,32 @@ OPTIONS = {
         "step": [3, 19, 20],
         "max_steps": [20],
         "limit": ["", "max_steps"],
+        "loop": [
+            None,
+            *(Repeats(kind, (2, 3, 4)) for kind in ("error", "result", "reply", "refused")),
+        ],
+        "reply_format": FORMATS,
     },
     "rebuilt": {"rebuilt": REBUILT[1:]},
-    "plan": {"is_made": [False, True], "limit": ["", "max_cost"]},
-    "limit": {"limit": ["max_steps", "max_cost", "max_tokens", "max_seconds"]},
+    "plan": {"is_made": [False, True], "limit": ["", "max_cost"], "reply_format": FORMATS},
+    "limit": {
+        "limit": ["max_steps", "max_cost", "max_tokens", "max_seconds"],
+        "reply_format": FORMATS,
+    },
+    "summary": {
+        "is_made": [False, True],
+        "summary": ["", "They sold 3."],
+        "plan": ["", "1. Look."],
+        "variables": ["", "x: int"],
+    },
     "refused": {"refused": ["Too small."]},
 }
+
+USERS = set(
+    "code_refused edited example files instructions native_tools notebook packages plan refused "
+    "summary task text tools unusable variables wanted".split()
+)
+"""The variables that hold what a user, a model or a kernel has said: no words of the prompts."""
 
 
 def combinations(name):
@@ -66,10 +99,42 @@ def combinations(name):
         yield dict(zip(options, values, strict=True))
 
 
+def source(name):
+    return (shipped("prompts") / f"{name}.md").read_text(encoding="utf-8")
+
+
+def variables_of(name):
+    """The variables that a prompt file uses, itself or in the files that it includes."""
+    parsed = jinja2.Environment().parse(source(name))
+    included = [Path(file).stem for file in meta.find_referenced_templates(parsed)]
+    return meta.find_undeclared_variables(parsed).union(*map(variables_of, included))
+
+
+def emptied(value):
+    """A value that is there, but says nothing."""
+    match value:
+        case list() if value:
+            return [" "]
+        case str() if value:
+            return " "
+    return value
+
+
+@cache
+def encoding():
+    """OpenAI's tokens, from the file that litellm brings along: nobody is asked for it."""
+    litellm = Path(importlib.util.find_spec("litellm").origin).parent
+    folder = litellm / "litellm_core_utils" / "tokenizers"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+        return tiktoken.get_encoding("cl100k_base")
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_combination_of_features_renders_tidily(name):
+    prompts = Prompts()
     for variables in combinations(name):
-        text = Prompts().render(name, **variables)
+        text = prompts.render(name, **variables)
         assert text == text.strip()
         assert "{" not in text
         assert not re.search(r"\n{3,}|[ \t]\n", text)
@@ -82,9 +147,7 @@ def test_every_prompt_file_is_tested():
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_missing_variable_is_an_error_that_names_file_and_variable(name):
     variables = next(iter(combinations(name)))
-    needed = next(iter(variables))
-    if name == "observation":
-        needed = "unusable"
+    needed = {"system": "language", "observation": "unusable"}.get(name) or next(iter(variables))
     del variables[needed]
     with pytest.raises(PromptError, match=rf"{name}\.md.*'{needed}' is undefined"):
         Prompts().render(name, **variables)
@@ -114,18 +177,64 @@ def test_the_first_line_of_an_observation_keeps_its_blanks():
     assert shown.splitlines()[:2] == ["   a  b", "0  1  2"]
 
 
+def test_what_is_included_ends_its_line():
+    variables = next(combinations("observation")) | {"refused": "Too small."}
+    shown = Prompts().render("observation", **variables)
+    assert "The answer was not taken: Too small.\nMend that" in shown
+
+
 def test_text_in_a_variable_is_never_a_template():
     variables = next(combinations("task")) | {"task": "{{ secrets }} <b>"}
     text = Prompts().render("task", **variables)
     assert text == "{{ secrets }} <b>"
 
 
-def test_the_system_prompt_has_at_most_800_tokens():
-    import litellm
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_variable_of_a_prompt_is_tested(name):
+    assert variables_of(name) == set(OPTIONS[name])
 
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_prompts_own_words_are_within_the_tokens_that_it_states(name):
+    stated = re.match(r"\{# At most (\d+) tokens\. #\}\n", source(name))
+    assert stated, f"{name}.md: its first line is no `{{# At most N tokens. #}}`"
+    prompts, longest = Prompts(), 0
+    for variables in combinations(name):
+        for variable in USERS & variables.keys():
+            variables[variable] = emptied(variables[variable])
+        text = prompts.render(name, **variables)
+        longest = max(longest, len(encoding().encode(text)))
+    assert 0.5 * int(stated[1]) <= longest <= int(stated[1])
+
+
+@pytest.mark.parametrize("reply_format", FORMATS)
+def test_a_usual_system_prompt_has_at_most_850_tokens(reply_format):
     variables = {key: values[-1] for key, values in OPTIONS["system"].items()}
     packages = "numpy pandas pyarrow scipy sklearn statsmodels matplotlib seaborn openpyxl requests"
     variables |= {"language": "python", "instructions": "", "packages": packages.split()}
-    example = 'import pandas as pd\norders = pd.read_csv("orders.csv")\n' * 2
-    text = Prompts().render("system", **variables | {"example": example})
-    assert litellm.token_counter("gpt-4", text=text) <= 800
+    variables |= {"native_tools": [], "tools": [], "reply_format": reply_format}
+    text = Prompts().render("system", **variables | {"example": EXAMPLES["python"]})
+    assert len(encoding().encode(text)) <= 850
+
+
+def test_a_misnamed_file_is_an_error_that_names_the_nearest(tmp_path):
+    (tmp_path / "systm.md").write_text("You are a pirate.")
+    with pytest.raises(PromptError, match=r"systm\.md.*Did you mean 'system\.md'\? Known: "):
+        Prompts(tmp_path)
+
+
+def test_a_file_of_the_users_that_a_prompt_includes_is_none(tmp_path):
+    (tmp_path / "task.md").write_text("{% include 'house-rules.md' %}\n{{ task }}")
+    (tmp_path / "house-rules.md").write_text("Be brief.\n")
+    (tmp_path / "notes.txt").write_text("{% not a prompt")
+    text = Prompts(tmp_path).render("task", **next(combinations("task")))
+    assert text == "Be brief.\nWhat?"
+
+
+def test_a_file_that_is_no_template_is_told_before_it_is_wanted(tmp_path):
+    (tmp_path / "limit.md").write_text("fine\n{% if %}\n")
+    with pytest.raises(PromptError, match=r"limit\.md.*line 2"):
+        Prompts(tmp_path)
+    (tmp_path / "limit.md").write_bytes(b"\xff")
+    with pytest.raises(PromptError, match=r"limit\.md.*not UTF-8"):
+        Prompts(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,13 @@ from kernel_agent.settings import NAMES, Settings, flag, load_settings, variable
 def test_without_anything_every_setting_is_its_default(tmp_path: Path) -> None:
     settings = load_settings({}, {}, tmp_path / "config.toml")
     assert settings == Settings(sources=dict.fromkeys(NAMES, "default"))
+
+
+def test_the_readme_lists_every_setting_and_no_other() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("## Settings\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(--[\w-]+)`.*?\| `(\w+)`.*?\| `(\w+)`", table, re.M)
+    assert sorted(rows) == sorted((flag(name), variable(name), name) for name in NAMES)
 
 
 def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(tmp_path: Path) -> None:
@@ -42,7 +50,31 @@ def test_values_have_their_types_from_every_source(tmp_path: Path) -> None:
     assert settings.prompts == Path("words")
 
 
+def test_fallbacks_are_a_list_from_every_source(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('fallback = ["a/1", "b/2"]\n')
+    environ = {"KERNEL_AGENT_FALLBACK": "c/3, d/4"}
+    assert load_settings({"fallback": []}, {}, config).fallback == ("a/1", "b/2")
+    assert load_settings({"fallback": []}, environ, config).fallback == ("c/3", "d/4")
+    flags = {"fallback": ["e/5", "f/6"]}
+    assert load_settings(flags, environ, config).fallback == ("e/5", "f/6")
+
+
+def test_words_are_taken_in_any_case(tmp_path: Path) -> None:
+    environ = {"KERNEL_AGENT_EFFORT": "High", "KERNEL_AGENT_REPLY_FORMAT": "TOOLS"}
+    settings = load_settings({}, environ, tmp_path / "none.toml")
+    assert (settings.effort, settings.reply_format) == ("high", "tools")
+
+
 BAD_VALUES = [
+    ("effort", "hard"),
+    ("reply_format", "xml"),
+    ("window", "32k"),
+    ("window", "0"),
+    ("requests_per_minute", "0"),
+    ("requests_per_minute", "1.5"),
+    ("fallback", "a/1,,b/2"),
+    ("instructions", " "),
     ("max_steps", "0"),
     ("max_steps", "-3"),
     ("max_steps", "2.5"),
@@ -85,13 +117,16 @@ BAD_FILES = [
     ("max_cost = inf", "config.toml line 1: inf is not allowed"),
     ("model = 3", "config.toml line 1: 3 is not allowed"),
     ("folder = ''", "config.toml line 1: '' is not allowed"),
+    ("fallback = []", "config.toml line 1: [] is not allowed. fallback is a list of names"),
+    ("fallback = [1]", "config.toml line 1: [1] is not allowed"),
+    ("effort = 'hard'", "effort is one of none, minimal, low, medium, high, xhigh, max."),
     ("folder = 1979-05-27", "config.toml line 1"),
     ("max_step = 3", "line 1: no setting 'max_step'. Did you mean 'max_steps'?"),
     ("sources = 3", "line 1: no setting 'sources'"),
     ("kernel = 'ir'\n\n[models]\nx = 1", "line 3: no setting 'models'. Did you mean 'model'?"),
     ("model = 'a'\nmodel =", "config.toml is not valid TOML: Invalid value (at the end, line 2)"),
     ("model = 'a'\nmodel = 'b'", "config.toml is not valid TOML"),
-    ("zzz = 1", "line 1: no setting 'zzz'. Known: model, api_base"),
+    ("zzz = 1", "line 1: no setting 'zzz'. Known: model, fallback, api_base"),
 ]
 
 

@@ -24,27 +24,38 @@ from kernel_agent.errors import ModelError  # noqa: E402
 from kernel_agent.events import (  # noqa: E402
     CellStarted,
     Event,
+    ModelChanged,
+    PlanFinished,
+    PlanStarted,
     ReplyReceived,
     ReplyRetried,
     ReplyStarted,
     ReplyText,
+    RequestHeld,
+    RoomMade,
     RunFinished,
     RunStarted,
     StepFinished,
 )
+from kernel_agent.model import LiteLLM  # noqa: E402
 from kernel_agent.steps import (  # noqa: E402
     CellResult,
+    Cut,
     Message,
     Observation,
     Outcome,
+    Plan,
     Reply,
+    RequestedCall,
     Step,
     Task,
     ToolCall,
     Usage,
 )
-from kernel_agent.telemetry import provider, telemetry_listener  # noqa: E402
+from kernel_agent.telemetry import telemetry_listener  # noqa: E402
+from kernel_agent.telemetry.conventions import provider  # noqa: E402
 from kernel_agent.testing import ScriptedModel  # noqa: E402
+from tests.openai_server import Answer, OpenAIServer, Status  # noqa: E402
 
 SECRET = "mother's maiden name"
 STARTED = RunStarted(Task(SECRET, SECRET), "openai/gpt-5", "python3", Path(f"{SECRET}.ipynb"))
@@ -175,6 +186,71 @@ def test_a_failed_try_is_an_event_of_the_one_span_of_the_reply() -> None:
     assert dict(event.attributes) == {"kernel_agent.attempt": 1, "kernel_agent.wait_seconds": 1.5}
 
 
+def test_a_plan_is_a_span_with_the_reply_that_it_came_in() -> None:
+    plan = Plan(Reply(SECRET, usage=USAGE), SECRET, SECRET, SECRET)
+    planned = (PlanStarted(1, 20, Usage()), ReplyText(SECRET), PlanFinished(plan, USAGE))
+    recorder = Recorder().hear(STARTED, *planned, *cell_step(ran()), FINISHED)
+    top = "invoke_agent kernel-agent"
+    assert recorder.tree()[:4] == [
+        *[top, f"{top} > plan kernel-agent", f"{top} > plan kernel-agent > chat openai/gpt-5"],
+        f"{top} > step",
+    ]
+    assert recorder.one("plan kernel-agent").attributes["gen_ai.operation.name"] == "plan"
+    assert recorder.spans[2].attributes["gen_ai.usage.input_tokens"] == 100
+    assert recorder.spans[0].attributes["gen_ai.usage.input_tokens"] == 200
+
+
+def test_a_request_that_was_held_is_an_event() -> None:
+    started, *rest = cell_step(ran())
+    recorder = Recorder().hear(STARTED, started, RequestHeld(SECRET, 2.5), *rest, FINISHED)
+    (event,) = recorder.one("chat openai/gpt-5").events
+    assert event.name == "hold"
+    assert dict(event.attributes) == {"kernel_agent.wait_seconds": 2.5}
+
+
+def test_a_fallback_is_named_by_the_reply_that_it_gave_and_by_those_that_follow() -> None:
+    reply = Reply(SECRET, usage=USAGE, model="ollama/qwen3")
+    started, *rest = cell_step(ran(), reply)
+    changed = ModelChanged("ollama/qwen3", SECRET)
+    recorder = Recorder().hear(STARTED, started, changed, *rest, *cell_step(ran(), reply), FINISHED)
+    chat = recorder.one("chat openai/gpt-5")
+    (event,) = chat.events
+    assert event.name == "model_change"
+    assert dict(event.attributes) == {"gen_ai.request.model": "ollama/qwen3"}
+    assert chat.attributes["gen_ai.response.model"] == "ollama/qwen3"
+    assert chat.attributes["gen_ai.provider.name"] == "ollama"
+    assert recorder.one("chat ollama/qwen3").attributes["gen_ai.provider.name"] == "ollama"
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_summary_is_a_reply_beside_the_one_that_there_was_no_room_for(is_refused: bool) -> None:
+    summary = Reply(SECRET, usage=Usage(5000, 300, model_seconds=2.0))
+    made = RoomMade(Cut(4, 2, SECRET, SECRET, summary), Usage())
+    started, *rest = cell_step(ran())
+    begin = (started, made) if is_refused else (made, started)
+    recorder = Recorder().hear(STARTED, *begin, *rest, FINISHED)
+    run = recorder.one("invoke_agent kernel-agent")
+    paths = [path for path in recorder.tree() if path.endswith("chat openai/gpt-5")]
+    assert sorted(path.count(" > ") for path in paths) == ([2, 2] if is_refused else [1, 2])
+    (told,) = [span for span in recorder.spans if seconds(span) > 1]
+    assert told.attributes["gen_ai.usage.input_tokens"] == 5000
+    assert run.attributes["gen_ai.usage.input_tokens"] == 5100
+    (event,) = [event for span in recorder.spans for event in span.events]
+    assert event.name == "room_made"
+    assert dict(event.attributes) == {"kernel_agent.shortened": 4, "kernel_agent.summarised": 2}
+
+
+def test_a_native_call_is_the_one_whose_cell_is_executed() -> None:
+    call = RequestedCall("call_1", "python", json.dumps({"code": SECRET}))
+    reply = Reply("", usage=USAGE, calls=(call,))
+    recorder = Recorder(content=True).hear(STARTED, *cell_step(ran(), reply), FINISHED)
+    assert recorder.one("execute_tool python").attributes["gen_ai.tool.call.id"] == "call_1"
+    (said,) = json.loads(recorder.one("chat openai/gpt-5").attributes["gen_ai.output.messages"])
+    arguments = {"code": SECRET}
+    expected = {"type": "tool_call", "id": "call_1", "name": "python", "arguments": arguments}
+    assert said["parts"] == [expected]
+
+
 @pytest.mark.parametrize(
     ("result", "kind"),
     [
@@ -243,6 +319,9 @@ ALL_KINDS: Sequence[Event] = (
     ReplyStarted(2, 20, Usage()),
     ReplyText(SECRET),
     ReplyRetried(SECRET, 1.0, 1),
+    RequestHeld(SECRET, 1.0),
+    ModelChanged("x/y", SECRET),
+    RoomMade(Cut(1, 1, SECRET, SECRET), Usage()),
     RunFinished(Outcome("failed", reason=SECRET), SECRET, Usage(), Path(f"{SECRET}.ipynb")),
 )
 
@@ -366,6 +445,28 @@ def test_a_real_run_ends_every_span_that_it_starts(tmp_path: Path) -> None:
     assert recorder.spans[-1].attributes["error.type"] == "failed"
     for span in recorder.spans[1:]:
         assert run.start_time <= span.start_time <= span.end_time <= run.end_time
+
+
+def test_a_run_over_http_tells_what_the_provider_told(tmp_path: Path) -> None:
+    look = Answer("```python\n6 * 7\n```", prompt_tokens=900, cached_tokens=800)
+    answer = Answer("```python\nfinal_answer(42)\n```", prompt_tokens=1000, reasoning_tokens=7)
+    busy = Status(503, SECRET, retry_after=0)
+    recorder = Recorder()
+    with OpenAIServer([busy, look, answer]) as server:
+        model = LiteLLM("openai/gpt-4o", api_base=server.url, api_key="sk-test")
+        options: dict[str, Any] = {"folder": tmp_path, "cwd": tmp_path}
+        with Agent(model, listener=recorder.listener, **options) as agent:
+            cost = agent.run("What is six times seven?").usage.cost
+    first, second = [span for span in recorder.spans if span.name == "chat openai/gpt-4o"]
+    assert [event.name for event in first.events] == ["retry"]
+    assert first.attributes["gen_ai.request.stream"] is True
+    assert first.attributes["gen_ai.usage.cache_read.input_tokens"] == 800
+    assert second.attributes["gen_ai.usage.reasoning.output_tokens"] == 7
+    run = recorder.one("invoke_agent kernel-agent")
+    assert run.attributes["gen_ai.usage.input_tokens"] == 1900
+    assert run.attributes["kernel_agent.cost_usd"] == pytest.approx(cost)
+    assert cost
+    assert all("maiden" not in span.to_json() for span in recorder.spans)
 
 
 def test_without_the_package_the_lack_is_explained() -> None:

@@ -11,38 +11,21 @@ import typer
 
 from kernel_agent.cli.app import app, event_listener, spans
 from kernel_agent.cli.confirming import asking_user, check_terminal
+from kernel_agent.cli.models import PARAMETERS, prepared_model, recorded_model
 from kernel_agent.cli.options import (
-    ApiBase,
-    CellTimeout,
-    Confirm,
-    Data,
-    Json,
-    KernelName,
-    MaxChars,
-    MaxCost,
-    MaxSeconds,
-    MaxSteps,
-    MaxTokens,
-    McpFile,
-    ModelName,
     Notebook,
-    Otel,
-    Out,
-    Packages,
-    PlanEvery,
-    PromptsFolder,
-    PythonPath,
-    Quiet,
-    Tools,
     Yes,
+    media_of,
     settings_of,
+    takes_shared,
     tool_options,
 )
-from kernel_agent.cli.running import agent_options, prepared_model, run_task
+from kernel_agent.cli.running import FALLBACKS, agent_options, run_task
 from kernel_agent.errors import SettingsError
 
 if TYPE_CHECKING:
     from kernel_agent.settings import Settings
+    from kernel_agent.transcript import Transcript
 
 FollowUp = Annotated[
     str | None, typer.Argument(help="A new task. `-` reads it from standard input.")
@@ -50,75 +33,33 @@ FollowUp = Annotated[
 
 
 @app.command()
-def resume(
-    notebook: Notebook,
-    task: FollowUp = None,
-    *,
-    data: Data = None,
-    model: ModelName = None,
-    api_base: ApiBase = None,
-    kernel: KernelName = None,
-    python: PythonPath = None,
-    packages: Packages = None,
-    out: Out = None,
-    max_steps: MaxSteps = None,
-    max_cost: MaxCost = None,
-    max_tokens: MaxTokens = None,
-    max_seconds: MaxSeconds = None,
-    cell_timeout: CellTimeout = None,
-    max_chars: MaxChars = None,
-    plan_every: PlanEvery = None,
-    prompts: PromptsFolder = None,
-    tools: Tools = None,
-    mcp: McpFile = None,
-    confirm: Confirm = False,
-    otel: Otel = False,
-    quiet: Quiet = False,
-    json: Json = False,
-    yes: Yes = False,
-) -> None:
+@takes_shared
+def resume(notebook: Notebook, task: FollowUp = None, *, yes: Yes = False, **flags: Any) -> None:
     """Go on with a run that was cut off, or with a new task after one that has ended.
 
     The recorded cells are executed to bring the variables back, or a snapshot does. Model, kernel
     and limits are those of the run unless they are given.
     """
-    _go_on(notebook, None, task, locals())
+    _go_on(notebook, None, task, flags, yes=yes)
 
 
 @app.command()
+@takes_shared
 def fork(
     notebook: Notebook,
     task: FollowUp = None,
     *,
     at: Annotated[int, typer.Option(metavar="STEP", min=1, help="The last step to keep.")],
-    data: Data = None,
-    model: ModelName = None,
-    api_base: ApiBase = None,
-    kernel: KernelName = None,
-    python: PythonPath = None,
-    packages: Packages = None,
-    out: Out = None,
-    max_steps: MaxSteps = None,
-    max_cost: MaxCost = None,
-    max_tokens: MaxTokens = None,
-    max_seconds: MaxSeconds = None,
-    cell_timeout: CellTimeout = None,
-    max_chars: MaxChars = None,
-    plan_every: PlanEvery = None,
-    prompts: PromptsFolder = None,
-    tools: Tools = None,
-    mcp: McpFile = None,
-    confirm: Confirm = False,
-    otel: Otel = False,
-    quiet: Quiet = False,
-    json: Json = False,
     yes: Yes = False,
+    **flags: Any,
 ) -> None:
     """Take another way after a step of a recorded run, in a new notebook."""
-    _go_on(notebook, at, task, locals())
+    _go_on(notebook, at, task, flags, yes=yes)
 
 
-def _go_on(notebook: Path, at: int | None, task: str | None, flags: dict[str, Any]) -> None:
+def _go_on(
+    notebook: Path, at: int | None, task: str | None, flags: dict[str, Any], *, yes: bool
+) -> None:
     from kernel_agent import checks
 
     settings = settings_of(flags)
@@ -126,7 +67,10 @@ def _go_on(notebook: Path, at: int | None, task: str | None, flags: dict[str, An
         check_terminal()
     checks.check_file(notebook)
     text = checks.task_text(task) if task is not None else None
-    checks.check_data(flags["data"] or [])
+    files, media = flags["data"] or [], media_of(flags)
+    checks.check_data(files)
+    checks.check_media(media)
+    checks.check_belongs_to_task(text, files, media)
     if flags["out"]:
         checks.check_place(flags["out"], settings)
     checks.check_prompts(settings)
@@ -135,12 +79,14 @@ def _go_on(notebook: Path, at: int | None, task: str | None, flags: dict[str, An
     from kernel_agent.cli.trust import confirm_execution
     from kernel_agent.transcript import Transcript
 
-    confirm_execution(Transcript.load(notebook), yes=flags["yes"])
+    transcript = Transcript.load(notebook)
+    confirm_execution(transcript, yes=yes)
     given_tools = tool_options(flags["tools"], flags["mcp"])
     listening = event_listener(quiet=flags["quiet"], json=flags["json"])
     with listening as listener, spans(flags["otel"]) as telemetry:
         options = agent_options(settings, listener, telemetry)
         options = _given(settings, options, flags) | given_tools
+        options |= _model_option(settings, flags, transcript)
         if flags["confirm"]:
             options["approve"] = asking_user(listener)
         if at is None:
@@ -148,7 +94,7 @@ def _go_on(notebook: Path, at: int | None, task: str | None, flags: dict[str, An
         else:
             agent = resuming.fork(notebook, at, out=flags["out"], **options)
         with agent:
-            run_task(agent, text, flags["data"] or [], None, quiet=flags["quiet"])
+            run_task(agent, text, files, media, quiet=flags["quiet"])
 
 
 def _given(settings: Settings, options: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
@@ -156,11 +102,20 @@ def _given(settings: Settings, options: dict[str, Any], flags: dict[str, Any]) -
     given = {
         name: value
         for name, value in options.items()
-        if settings.sources.get(name, "--").startswith("--")
+        if settings.sources.get("fallback" if name == FALLBACKS else name, "--").startswith("--")
     }
-    if flags["api_base"] and not flags["model"]:
-        raise SettingsError("--api-base: say which model to ask there: --model openai/NAME.")
-    if flags["model"]:
-        given["model"] = prepared_model(flags["model"], settings)
     given |= {"python": flags["python"]} if flags["python"] else {}
     return given | ({"packages": flags["packages"]} if flags["packages"] else {})
+
+
+def _model_option(
+    settings: Settings, flags: dict[str, Any], transcript: Transcript
+) -> dict[str, Any]:
+    """The model, if a flag says something of it; else it is the recorded run's."""
+    if flags["model"]:
+        return {"model": prepared_model(flags["model"], settings)}
+    if flags["api_base"]:
+        raise SettingsError("--api-base: say which model to ask there: --model openai/NAME.")
+    if any(flags[name] for name in PARAMETERS):
+        return {"model": recorded_model(transcript, settings)}
+    return {}

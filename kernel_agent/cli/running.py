@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,31 +14,17 @@ import typer
 
 from kernel_agent.cli.app import INTERRUPTED, app, event_listener, spans
 from kernel_agent.cli.confirming import asking_user, check_terminal
+from kernel_agent.cli.models import prepared_model
 from kernel_agent.cli.options import (
-    ApiBase,
-    CellTimeout,
-    Confirm,
-    Data,
     Folder,
     Json,
-    KernelName,
-    MaxChars,
-    MaxCost,
-    MaxSeconds,
-    MaxSteps,
-    MaxTokens,
-    McpFile,
-    ModelName,
-    Otel,
     Out,
-    Packages,
-    PlanEvery,
-    PromptsFolder,
-    PythonPath,
     Quiet,
-    Tools,
+    media_of,
     option,
     settings_of,
+    switch,
+    takes_shared,
     tool_options,
 )
 from kernel_agent.errors import DataError, SettingsError
@@ -53,8 +41,11 @@ if TYPE_CHECKING:
 EXIT_CODES = {"answered": 0, "failed": 1, "limit": 3, "interrupted": INTERRUPTED}
 AGENT_SETTINGS = (
     "kernel max_steps max_cost max_tokens max_seconds cell_timeout max_chars plan_every "
-    "folder prompts"
+    "folder prompts instructions"
 ).split()
+FALLBACKS = "fallbacks"
+"""The option of the agent whose setting is `fallback`, one for each flag."""
+
 DEMO_NOTEBOOK = "seattle-weather.ipynb"
 DEMO_DATA = "seattle-weather.csv"
 DEMO_PACE = 400.0  # characters per second: readable, and quicker than most models
@@ -67,43 +58,31 @@ kernel-agent run "Which month is the wettest?" --data weather.csv
 
 
 @app.command()
+@takes_shared
 def run(
     task: Annotated[str, typer.Argument(help="What to do. `-` reads it from standard input.")],
     *,
-    data: Data = None,
-    model: ModelName = None,
-    api_base: ApiBase = None,
-    kernel: KernelName = None,
-    python: PythonPath = None,
-    packages: Packages = None,
     notebook: Annotated[
         Path | None, option("FILE", "A notebook of yours to work on in: run, and shown to it.")
     ] = None,
     in_place: Annotated[
-        bool, typer.Option("--in-place", help="Write into --notebook itself, not into a copy.")
+        bool, switch("Write into --notebook itself, not into a copy.", "--in-place")
     ] = False,
     existing: Annotated[
         str | None, option("FILE", "The connection file of a running kernel to work in.")
     ] = None,
     snapshot: Annotated[
-        bool, typer.Option("--snapshot", help="Store the variables after each step, for `resume`.")
+        bool, switch("Store the variables after each step, for `resume`.", "--snapshot")
     ] = False,
-    out: Out = None,
     folder: Folder = None,
-    max_steps: MaxSteps = None,
-    max_cost: MaxCost = None,
-    max_tokens: MaxTokens = None,
-    max_seconds: MaxSeconds = None,
-    cell_timeout: CellTimeout = None,
-    max_chars: MaxChars = None,
-    plan_every: PlanEvery = None,
-    prompts: PromptsFolder = None,
-    tools: Tools = None,
-    mcp: McpFile = None,
-    confirm: Confirm = False,
-    otel: Otel = False,
-    quiet: Quiet = False,
-    json: Json = False,
+    instructions: Annotated[
+        str | None, option("TEXT", "What to tell the model beside the prompt files.")
+    ] = None,
+    show_prompt: Annotated[
+        bool,
+        switch("Print what would be sent first and its tokens; send nothing.", "--show-prompt"),
+    ] = False,
+    **flags: Any,
 ) -> None:
     """Do a task: a model writes code, a kernel runs it.
 
@@ -112,39 +91,45 @@ def run(
     Exit codes: 0 answered, 1 failed, 2 a bad argument or setting, 3 a limit was reached without
     an answer, 130 interrupted.
     """
-    settings = settings_of(locals())
-    if confirm:
+    settings = settings_of(flags | {"folder": folder, "instructions": instructions})
+    if flags["confirm"]:
         check_terminal()
 
     from kernel_agent import checks
 
-    text, files = checks.task_text(task), data or []
+    text, files, media = checks.task_text(task), flags["data"] or [], media_of(flags)
+    out, quiet = flags["out"], flags["quiet"]
     checks.check_data(files)
+    checks.check_media(media)
     checks.check_notebook(notebook, in_place=in_place, out=out)
     checks.check_place(out, settings)
     checks.check_prompts(settings)
     own_kernel = notebook is not None and settings.sources["kernel"] == "default"
-    if not python and not packages and not existing and not own_kernel:
+    if not flags["python"] and not flags["packages"] and not existing and not own_kernel:
         checks.check_kernel(settings)
-    given_tools = tool_options(tools, mcp)
+    given_tools = tool_options(flags["tools"], flags["mcp"])
     choice = checks.model_choice(settings)
     if not settings.model:
         typer.echo(f"Using {choice.model}: {choice.why}. --model chooses another.", err=True)
-    asked = prepared_model(choice.model, settings)
-    with event_listener(quiet=quiet, json=json) as listener, spans(otel) as telemetry:
+    model = prepared_model(choice.model, settings)
+    with _watching(flags, show_prompt) as listener, spans(flags["otel"]) as telemetry:
         options = agent_options(settings, listener, telemetry) | {
             **given_tools,
-            "python": python,
-            "packages": packages or [],
+            "python": flags["python"],
+            "packages": flags["packages"] or [],
             "snapshot": snapshot,
-            "approve": asking_user(listener) if confirm else None,
+            "approve": asking_user(listener) if flags["confirm"] else None,
         }
         if existing:
-            options |= {"kernel": _attached(existing, python, packages)}
+            options |= {"kernel": _attached(existing, flags["python"], flags["packages"])}
         elif own_kernel:
             del options["kernel"]
-        with _agent(asked, options, notebook) as agent:
-            run_task(agent, text, files, notebook if in_place else out, quiet=quiet)
+        with _agent(model, options, notebook) as agent:
+            if show_prompt:
+                _show_first_request(agent, model, text, files, media, as_json=flags["json"])
+            else:
+                place = notebook if in_place else out
+                run_task(agent, text, files, media, out=place, quiet=quiet)
 
 
 @app.command()
@@ -173,16 +158,7 @@ def demo(
         # The replies name the file without a folder: where it lies differs between machines.
         Agent(model, cwd=weather.parent, folder=settings.folder, listener=listener) as agent,
     ):
-        run_task(agent, recorded.tasks[0].text, [weather], out, quiet=quiet)
-
-
-def prepared_model(name: str, settings: Settings) -> LiteLLM | TransformersModel:
-    """The model, whose library loads from now on: that takes seconds, all else goes on beside."""
-    from kernel_agent.resuming import model_named
-
-    model = model_named(name, {"api_base": settings.api_base} if settings.api_base else {})
-    model.prepare()
-    return model
+        run_task(agent, recorded.tasks[0].text, [weather], {}, out=out, quiet=quiet)
 
 
 def agent_options(
@@ -191,6 +167,7 @@ def agent_options(
     """The options of an agent that the settings and the terminal say."""
     return {
         **{name: getattr(settings, name) for name in AGENT_SETTINGS},
+        **({FALLBACKS: settings.fallback} if settings.fallback else {}),
         "on_progress": lambda line: typer.echo(line, err=True),
         "listener": [one for one in (listener, *others) if one is not None],
         "ask_user": getattr(listener, "ask", None) if sys.stdin.isatty() else None,
@@ -198,13 +175,47 @@ def agent_options(
 
 
 def run_task(
-    agent: Agent, task: str | None, files: list[Path], out: Path | None, *, quiet: bool
+    agent: Agent,
+    task: str | None,
+    files: list[Path],
+    media: Mapping[str, Any],
+    *,
+    out: Path | None = None,
+    quiet: bool,
 ) -> None:
     """Runs the task, or goes on without one, and leaves with the exit code of the outcome."""
-    done = agent.run(task, files=files, out=out)
+    done = agent.run(task, files=files, out=out, **media)
     if quiet:
         _print_answer(done.answer, done.outcome, done.path)
     raise typer.Exit(EXIT_CODES[done.outcome.status])
+
+
+def _watching(
+    flags: Mapping[str, Any], show_prompt: bool
+) -> AbstractContextManager[Listener | None]:
+    """Who watches the run; nobody if there is none but only a look at its first request."""
+    if show_prompt and flags["quiet"]:
+        raise SettingsError("--quiet and --show-prompt exclude each other. Leave one of them out.")
+    if show_prompt:
+        return nullcontext()
+    return event_listener(quiet=flags["quiet"], json=flags["json"])
+
+
+def _show_first_request(
+    agent: Agent,
+    model: LiteLLM | TransformersModel,
+    task: str,
+    files: list[Path],
+    media: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    from kernel_agent.cli.request_view import show_request
+
+    request = agent.first_request(task, files=files, **media)
+    count = getattr(model, "count", None)
+    tokens = count(request.messages, request.tools) if callable(count) else None
+    show_request(request.messages, request.tools, tokens, as_json=as_json)
 
 
 def _agent(

@@ -1,11 +1,9 @@
-"""A run as OpenTelemetry spans, by the semantic conventions for generative AI."""
+"""The listener that makes spans of a run's events, while they come."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import time
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,30 +12,31 @@ from kernel_agent.errors import SettingsError
 from kernel_agent.events import (
     CellStarted,
     Event,
+    ModelChanged,
+    PlanFinished,
+    PlanStarted,
     ReplyReceived,
     ReplyRetried,
     ReplyStarted,
     ReplyText,
+    RequestHeld,
+    RoomMade,
     RunFinished,
     RunStarted,
     StepFinished,
 )
-from kernel_agent.steps import CellResult, Reply, ToolCall, Usage
+from kernel_agent.steps import CellResult, Cut, Reply, ToolCall, Usage
+from kernel_agent.telemetry.conventions import (
+    json_text,
+    provider,
+    raised,
+    reply_message,
+    usage_facts,
+)
+from kernel_agent.telemetry.open_spans import OpenSpans
 
 AGENT = "kernel-agent"
-
-PROVIDERS = {
-    "azure": "azure.ai.openai",
-    "azure_ai": "azure.ai.inference",
-    "bedrock": "aws.bedrock",
-    "gemini": "gcp.gemini",
-    "mistral": "mistral_ai",
-    "moonshot": "moonshot_ai",
-    "vertex_ai": "gcp.vertex_ai",
-    "watsonx": "ibm.watsonx.ai",
-    "xai": "x_ai",
-}
-"""The conventions' names of providers where litellm has others."""
+PLAN = {"gen_ai.operation.name": "plan", "gen_ai.agent.name": AGENT}
 
 
 def telemetry_listener(tracer: Any = None, *, content: bool = False) -> Telemetry:
@@ -62,36 +61,33 @@ class Telemetry:
     """Makes spans of the events of one run after another; see `telemetry_listener`.
 
     `invoke_agent` is the run, below it a `step` for each step with `chat` (the model's reply) and
-    `execute_tool` (the cell), below that an `execute_tool` for each call of a tool. Names and
-    attributes are those of the conventions (`gen_ai.*`, `error.type`), or begin with
-    `kernel_agent.`. A run is a child of the span that is current when it starts.
+    `execute_tool` (the cell), below that an `execute_tool` for each call of a tool. A plan is a
+    `plan` with its `chat`, a summary of earlier steps a `chat`. Failed tries, waits, a change of
+    the model and room that is made are events of the span they happen in. Names and attributes
+    are those of the conventions (`gen_ai.*`, `error.type`), or begin with `kernel_agent.`. A run
+    is a child of the span that is current when it starts.
 
     It is used by one thread. `close`, or leaving it as a context manager, ends what is open.
     """
 
     def __init__(self, trace: Any, tracer: Any, *, content: bool) -> None:
-        self._trace = trace
-        self._tracer = tracer
         self._content = content
+        self._open = OpenSpans(trace, tracer, content=content)  # of run, step, chat or cell
         self._model = self._kernel = "unknown"
         self._usage = Usage()
-        self._open: dict[str, Any] = {}  # the outermost first: run, step, chat or cell
         self._asked = self._cell_started = 0
         self._is_streamed = False
+        self._calls: list[str] = []  # the ids of the reply's native calls
 
     def __call__(self, event: Event) -> None:
         match event:
             case RunStarted():
                 self._run_started(event)
             case ReplyStarted(number):
-                self._start("step", "step", {"kernel_agent.step": number})
+                self._open.start("step", "step", {"kernel_agent.step": number})
                 self._chat_started()
             case ReplyText() if not self._is_streamed:
                 self._first_text()
-            case ReplyRetried(_, wait, attempt):
-                self._is_streamed = False
-                facts = {"kernel_agent.attempt": attempt, "kernel_agent.wait_seconds": wait}
-                self._add_event("chat", "retry", facts)
             case ReplyReceived(reply):
                 self._chat_finished(reply)
             case CellStarted():
@@ -101,9 +97,34 @@ class Telemetry:
                 if step.result:
                     said = step.observation.text if step.observation else ""
                     self._cell_finished(step.result, said)
-                self._end("step")
+                self._open.end("step")
             case RunFinished():
                 self._run_finished(event)
+            case _:
+                self._take_notice(event)
+
+    def _take_notice(self, event: Event) -> None:
+        """What is seldom told: plans, and what happens on the way to a reply."""
+        match event:
+            case PlanStarted(number):
+                self._open.start("plan", f"plan {AGENT}", PLAN | {"kernel_agent.step": number})
+                self._chat_started()
+            case PlanFinished(plan):
+                self._usage += plan.usage
+                self._chat_finished(plan.reply)
+                self._open.end("plan")
+            case ReplyRetried(reason, wait, attempt):
+                self._is_streamed = False
+                facts = {"kernel_agent.attempt": attempt, "kernel_agent.wait_seconds": wait}
+                self._open.happened("retry", facts, reason)
+            case RequestHeld(reason, wait):
+                self._open.happened("hold", {"kernel_agent.wait_seconds": wait}, reason)
+            case ModelChanged(model, reason):
+                self._model, self._is_streamed = model, False
+                self._open.happened("model_change", {"gen_ai.request.model": model}, reason)
+            case RoomMade(cut):
+                self._usage += cut.usage
+                self._room_made(cut)
 
     def __enter__(self) -> Self:
         return self
@@ -115,12 +136,12 @@ class Telemetry:
         traceback: TracebackType | None,
     ) -> None:
         if error is not None:
-            self._abandon(type(error).__qualname__)
+            self._open.abandon(type(error).__qualname__)
         self.close()
 
     def close(self) -> None:
         """End the spans that are open, of a run whose end was never told, as errors."""
-        self._abandon("unfinished")
+        self._open.abandon("unfinished")
 
     def _run_started(self, event: RunStarted) -> None:
         self.close()
@@ -133,20 +154,20 @@ class Telemetry:
             "gen_ai.request.model": self._model,
             "kernel_agent.kernel": self._kernel,
         }
-        self._start("run", f"invoke_agent {AGENT}", facts)
+        self._open.start("run", f"invoke_agent {AGENT}", facts)
         if self._content:
             # A notebook's name is made of the task's words.
-            self._set("run", {"kernel_agent.notebook": str(event.path or "")})
+            self._open.set("run", {"kernel_agent.notebook": str(event.path or "")})
             message = {"role": "user", "parts": [{"type": "text", "content": event.task.prompt}]}
-            self._set("run", {"gen_ai.input.messages": _json([message])})
+            self._open.set("run", {"gen_ai.input.messages": json_text([message])})
 
-    def _chat_started(self) -> None:
+    def _chat_started(self, *, at: int | None = None) -> None:
         facts = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": provider(self._model),
             "gen_ai.request.model": self._model,
         }
-        self._start("chat", f"chat {self._model}", facts, kind="CLIENT")
+        self._open.start("chat", f"chat {self._model}", facts, kind="CLIENT", at=at)
         self._asked = time.monotonic_ns()
         self._is_streamed = False
 
@@ -154,15 +175,32 @@ class Telemetry:
         self._is_streamed = True
         seconds = (time.monotonic_ns() - self._asked) / 1e9
         name = "gen_ai.response.time_to_first_chunk"
-        self._set("chat", {"gen_ai.request.stream": True, name: seconds})
+        self._open.set("chat", {"gen_ai.request.stream": True, name: seconds})
 
     def _chat_finished(self, reply: Reply) -> None:
-        self._set("chat", usage_facts(reply.usage))
+        self._calls = [call.id for call in reply.calls]
+        self._open.set("chat", usage_facts(reply.usage))
+        if reply.model:  # another than was asked first
+            answered = {"gen_ai.response.model": reply.model}
+            self._open.set("chat", {**answered, "gen_ai.provider.name": provider(reply.model)})
         if reply.finish_reason:
-            self._set("chat", {"gen_ai.response.finish_reasons": [reply.finish_reason]})
+            self._open.set("chat", {"gen_ai.response.finish_reasons": [reply.finish_reason]})
         if self._content:
-            self._set("chat", {"gen_ai.output.messages": _json([_message(reply)])})
-        self._end("chat")
+            self._open.set("chat", {"gen_ai.output.messages": json_text([reply_message(reply)])})
+        self._open.end("chat")
+
+    def _room_made(self, cut: Cut) -> None:
+        """Make the span of the summary that the model was asked for, if it was."""
+        facts = {"shortened": cut.shortened, "summarised": cut.summarised}
+        self._open.happened(
+            "room_made", {f"kernel_agent.{name}": n for name, n in facts.items()}, ""
+        )
+        if cut.reply is None:
+            return
+        with self._open.beside("chat"):  # the request that there was no room for goes on
+            # It is told when it is over.
+            self._chat_started(at=time.time_ns() - int(cut.usage.model_seconds * 1e9))
+            self._chat_finished(cut.reply)
 
     def _cell_begun(self, event: CellStarted) -> None:
         self._cell_started = time.time_ns()
@@ -173,9 +211,13 @@ class Telemetry:
             "gen_ai.tool.type": "extension",
             "kernel_agent.step": event.number,
         }
-        self._start("cell", f"execute_tool {tool}", facts, at=self._cell_started)
+        if len(self._calls) == 1:
+            facts["gen_ai.tool.call.id"] = self._calls[0]
+        self._open.start("cell", f"execute_tool {tool}", facts, at=self._cell_started)
         if self._content:
-            self._set("cell", {"gen_ai.tool.call.arguments": _json({"source": event.source})})
+            self._open.set(
+                "cell", {"gen_ai.tool.call.arguments": json_text({"source": event.source})}
+            )
 
     def _cell_finished(self, result: CellResult, said: str) -> None:
         if "cell" not in self._open:
@@ -188,19 +230,19 @@ class Telemetry:
             facts["kernel_agent.cell.execution_count"] = result.execution_count
         if self._content:
             facts["gen_ai.tool.call.result"] = said
-        self._set("cell", facts)
+        self._open.set("cell", facts)
         if result.status == "error":
-            name, value = _raised(result)
+            name, value = raised(result)
             exception = {"exception.type": name}
             if self._content:
                 exception["exception.message"] = value
-            self._add_event("cell", "exception", exception)
-            self._fail("cell", name, value)
+            self._open.add_event("cell", "exception", exception)
+            self._open.fail("cell", name, value)
         elif result.status != "ok":
-            self._fail("cell", result.status, result.reason)
+            self._open.fail("cell", result.status, result.reason)
         # It was told late, after the notebook was saved: the cell itself had ended before.
         ended = self._cell_started + int(result.seconds * 1e9)
-        self._end("cell", at=min(ended, time.time_ns()))
+        self._open.end("cell", at=min(ended, time.time_ns()))
 
     def _tool_called(self, call: ToolCall, start: int) -> int:
         """Make the span of a tool's call; returns when it ends, in nanoseconds.
@@ -213,110 +255,26 @@ class Telemetry:
             "gen_ai.tool.type": "function",
         }
         if self._content:
-            facts["gen_ai.tool.call.arguments"] = _json(call.arguments)
-            facts["gen_ai.tool.call.result"] = _json(call.result)
-        self._start("tool", f"execute_tool {call.name}", facts, at=start)
+            facts["gen_ai.tool.call.arguments"] = json_text(call.arguments)
+            facts["gen_ai.tool.call.result"] = json_text(call.result)
+        self._open.start("tool", f"execute_tool {call.name}", facts, at=start)
         if call.error:
             kind, _, message = call.error.partition(": ")
-            self._fail("tool", kind, message)
+            self._open.fail("tool", kind, message)
         end = start + int(call.seconds * 1e9)
-        self._end("tool", at=end)
+        self._open.end("tool", at=end)
         return end
 
     def _run_finished(self, event: RunFinished) -> None:
         outcome = event.outcome
-        for name in [name for name in reversed(self._open) if name != "run"]:
-            self._fail(name, outcome.status, outcome.reason)
-            self._end(name)
+        self._open.abandon(outcome.status, outcome.reason, but="run")
         facts = {"kernel_agent.outcome": outcome.status, **usage_facts(self._usage)}
         if outcome.limit:
             facts["kernel_agent.limit"] = outcome.limit
         if self._content:
             message = {"role": "assistant", "parts": [{"type": "text", "content": event.answer}]}
-            facts["gen_ai.output.messages"] = _json([message])
-        self._set("run", facts)
+            facts["gen_ai.output.messages"] = json_text([message])
+        self._open.set("run", facts)
         if outcome.status == "failed":
-            self._fail("run", outcome.status, outcome.reason)
-        self._end("run")
-
-    def _abandon(self, kind: str) -> None:
-        for name in list(reversed(self._open)):
-            self._fail(name, kind, "")
-            self._end(name)
-
-    def _start(
-        self,
-        name: str,
-        title: str,
-        facts: Mapping[str, Any],
-        *,
-        kind: str = "INTERNAL",
-        at: int | None = None,
-    ) -> None:
-        """Start the span that is called `name` here, below the innermost that is open."""
-        parent = next(reversed(self._open.values()), None)
-        self._open[name] = self._tracer.start_span(
-            title,
-            context=None if parent is None else self._trace.set_span_in_context(parent),
-            kind=getattr(self._trace.SpanKind, kind),
-            attributes=facts,
-            start_time=at,
-        )
-
-    def _set(self, name: str, facts: Mapping[str, Any]) -> None:
-        if name in self._open:
-            self._open[name].set_attributes(facts)
-
-    def _add_event(self, name: str, title: str, facts: Mapping[str, Any]) -> None:
-        if name in self._open:
-            self._open[name].add_event(title, facts)
-
-    def _fail(self, name: str, kind: str, message: str) -> None:
-        if name in self._open:
-            self._set(name, {"error.type": kind})
-            description = message if self._content else None
-            status = self._trace.Status(self._trace.StatusCode.ERROR, description)
-            self._open[name].set_status(status)
-
-    def _end(self, name: str, *, at: int | None = None) -> None:
-        if name in self._open:
-            self._open.pop(name).end(end_time=at)
-
-
-def provider(model: str) -> str:
-    """The conventions' name of the provider of a model that is called `provider/model`."""
-    prefix, slash, _ = model.partition("/")
-    return PROVIDERS.get(prefix, prefix) if slash else "_OTHER"
-
-
-def usage_facts(usage: Usage) -> dict[str, Any]:
-    """The conventions' attributes for `usage`, and the cost in USD where it is known."""
-    facts: dict[str, Any] = {
-        "gen_ai.usage.input_tokens": usage.prompt_tokens,
-        "gen_ai.usage.output_tokens": usage.completion_tokens,
-    }
-    if usage.cached_tokens:
-        facts["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
-    if usage.reasoning_tokens:
-        facts["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
-    if usage.cost is not None:
-        facts["kernel_agent.cost_usd"] = usage.cost
-    return facts
-
-
-def _message(reply: Reply) -> dict[str, Any]:
-    texts = {"reasoning": reply.reasoning, "text": reply.text}
-    parts = [{"type": kind, "content": text} for kind, text in texts.items() if text]
-    return {"role": "assistant", "parts": parts, "finish_reason": reply.finish_reason}
-
-
-def _raised(result: CellResult) -> tuple[str, str]:
-    """The type and the message of what the cell raised."""
-    for output in reversed(result.outputs):
-        if output["output_type"] == "error":
-            return output["ename"] or "_OTHER", output["evalue"]
-    return "_OTHER", ""
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+            self._open.fail("run", outcome.status, outcome.reason)
+        self._open.end("run")
