@@ -50,7 +50,7 @@ def test_a_tool_is_described_by_its_stub() -> None:
     assert schemas(search)[1] == {
         "name": "search",
         "description": "Search the web.\n\nOne page of results.\n\n"
-        "Returns: Title and address of each.",
+        "Returns list[dict]: Title and address of each.",
         "parameters": {
             "type": "object",
             "properties": {
@@ -68,6 +68,14 @@ def test_a_tool_is_described_by_its_stub() -> None:
             "required": ["query"],
         },
     }
+
+
+def test_a_result_without_a_word_is_told_by_its_type() -> None:
+    def ids(month: int) -> list[str]:
+        """The ids of a month."""
+        return []
+
+    assert schemas(ids)[1]["description"] == "The ids of a month.\n\nReturns list[str]."
 
 
 @pytest.mark.parametrize("language", ["python", "r", "bash"])

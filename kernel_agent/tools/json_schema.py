@@ -66,7 +66,17 @@ def _json_tool(tool: Tool) -> dict[str, Any]:
         for one, default in parameters.items()
     }
     required = [one.arg for one, default in parameters.items() if default is None]
+    about = _with_return_type(about, function.returns)
     return _tool(tool.name, about or tool.name, properties, required)
+
+
+def _with_return_type(about: str, returns: ast.expr | None) -> str:
+    """`about` with the type of the result: code needs it, and a JSON schema has no place for it."""
+    if returns is None:
+        return about
+    kind = ast.unparse(returns)
+    told, count = re.subn("^Returns: ", lambda _: f"Returns {kind}: ", about, count=1, flags=re.M)
+    return told if count else f"{about}\n\nReturns {kind}.".strip()
 
 
 def _tool(
