@@ -4,46 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kernel_agent.adapters import adapted
 from kernel_agent.answer_types import typed, wanted
 from kernel_agent.approving import Approve, Check
-from kernel_agent.built_in_tools import built_in
-from kernel_agent.catching_up import bring_back, check_can_go_on, interrupted, is_worth_telling
+from kernel_agent.beginning import Beginning
+from kernel_agent.catching_up import check_can_go_on
 from kernel_agent.ctrl_c import first_ctrl_c
 from kernel_agent.data import check_names
-from kernel_agent.errors import SettingsError, ToolError
-from kernel_agent.events import Listener, RunStarted, StateRebuilt
-from kernel_agent.keeping import keep
+from kernel_agent.errors import SettingsError
+from kernel_agent.events import Listener
+from kernel_agent.executing import Executing
 from kernel_agent.kernel import Kernel
 from kernel_agent.limits import Limits
 from kernel_agent.loop import Loop
-from kernel_agent.mcp_client import McpTools, mcp_tools
 from kernel_agent.media import media
-from kernel_agent.model import Fallbacks, JsonTool, Model, as_model, reply_format
+from kernel_agent.model import Fallbacks, JsonTool, Model, as_model
 from kernel_agent.opening import (
     Given,
-    begin,
-    check_model,
     data_file,
-    notebook_path,
-    system_prompt,
-    take_on,
 )
 from kernel_agent.planning import check_plan_every
 from kernel_agent.prompts import Prompts
 from kernel_agent.repeating import OnDeath
-from kernel_agent.steps import Entry, Message, Note, Outcome, Rebuilt, Reply, Step, Task, Usage
+from kernel_agent.steps import Message, Outcome, Reply, Step, Usage
 from kernel_agent.subagents import CELL_SECONDS, Subagents
 from kernel_agent.telling import Telling
-from kernel_agent.tool_use import recorded_offers
-from kernel_agent.tools import Toolbox, output_reader
+from kernel_agent.tools import Toolbox
 from kernel_agent.transcript import Transcript
-from kernel_agent.user_notebook import run_notebook
 
 
 @dataclass(frozen=True)
@@ -156,7 +146,6 @@ class Agent:
         self.name = name
         self.description = description
         self.limits = Limits(max_steps, max_cost, max_tokens, max_seconds, cell_timeout)
-        self.transcript = transcript
         if isinstance(kernel, Kernel):
             if cwd or env or python or packages:
                 reason = "cwd, env, python and packages belong to the Kernel: give them to it."
@@ -165,25 +154,27 @@ class Agent:
             kernel = Kernel(
                 kernel, cwd=cwd, env=env, python=python, packages=packages, on_progress=on_progress
             )
-        self._loop = Loop(
-            model=Fallbacks([model, *fallbacks]) if fallbacks else as_model(model),
+        telling = Telling(listener)
+        self._cells = Executing(
             kernel=kernel,
-            prompts=Prompts(Path(prompts) if prompts is not None else None),
-            limits=self.limits,
-            max_chars=max_chars,
+            toolbox=Toolbox([]),
             on_death=on_death,
             rebuild_seconds=rebuild_seconds,
             snapshot_bytes=snapshot_bytes if snapshot else 0,
-            listener=Telling(listener),
+            listener=telling,
             ask_user=ask_user,
+        )
+        self._loop = Loop(
+            model=Fallbacks([model, *fallbacks]) if fallbacks else as_model(model),
+            cells=self._cells,
+            prompts=Prompts(Path(prompts) if prompts is not None else None),
+            limits=self.limits,
+            max_chars=max_chars,
+            listener=telling,
             approve=approve,
             checks=(check,) if callable(check) else tuple(check),
             plan_every=check_plan_every(plan_every),
-            toolbox=Toolbox([]),
         )
-        self._tools = tools
-        self._mcp = [*mcp]
-        self._servers: McpTools | None = None
         self._subagents = Subagents(
             agents,
             cwd=kernel.cwd,
@@ -191,14 +182,24 @@ class Agent:
             budget=self._cost_left,
             tell=self._loop.tell,
         )
-        self._loop.after_cell = self._subagents.end_cell
+        self._cells.after_cell = self._subagents.end_cell
         if agents:
-            self._loop.min_cell_timeout = CELL_SECONDS
-        self._parent: Mapping[str, Any] | None = None
-        self._folder = Path(folder)
-        self._instructions = instructions
-        self._user_notebook = user_notebook
-        self._is_behind = transcript is not None  # the kernel lacks what the cells did
+            self._cells.min_seconds = CELL_SECONDS
+        self._beginning = Beginning(
+            self._loop,
+            tools=tools,
+            mcp=[*mcp],
+            subagents=self._subagents,
+            folder=Path(folder),
+            instructions=instructions,
+            transcript=transcript,
+            user_notebook=user_notebook,
+        )
+
+    @property
+    def transcript(self) -> Transcript | None:
+        """The record of the run; None before the first."""
+        return self._beginning.transcript
 
     def __enter__(self) -> Self:
         return self
@@ -213,10 +214,8 @@ class Agent:
 
     def close(self) -> None:
         """Shut the kernel down; the transcript stays. Safe to call twice."""
-        self._loop.kernel.shutdown()
-        self._loop.toolbox.close()
-        if self._servers is not None:
-            self._servers.close()
+        self._cells.kernel.shutdown()
+        self._beginning.close()
 
     def interrupt(self) -> None:
         """End the run tidily: the cell or the request that is under way is stopped.
@@ -247,11 +246,11 @@ class Agent:
         role = f"You are `{self.name}`, which other code calls: {self.description}"
         agent = Agent(
             **self._options
-            | {"instructions": f"{role}\n\n{self._instructions}".rstrip()}
+            | {"instructions": f"{role}\n\n{self._options['instructions']}".rstrip()}
             | {"listener": listener, "cwd": self._options["cwd"] or cwd}
             | {"max_cost": min(limits, default=None)}
         )
-        agent._parent = parent
+        agent._beginning.parent = parent
         return agent
 
     def depth(self) -> int:
@@ -275,9 +274,9 @@ class Agent:
         Without a `task` a run that was interrupted, failed or killed goes on. `data` are variables
         for the code; `files` are data files that the model is shown a preview of; `images`, `audio`
         and `video` go to the model itself (see `media.media`). `out` is the notebook's path for a
-        first run. With an `answer_type` (any that pydantic knows) the answer
-        is of that type: the model is told, and of one that does not fit, why. In the main thread,
-        Ctrl-C ends the run as `interrupt` does, and a second one raises KeyboardInterrupt.
+        first run. With an `answer_type` (any that pydantic knows) the answer is of that type: the
+        model is told, and of one that does not fit, why. In the main thread, Ctrl-C ends the run as
+        `interrupt` does, and a second one raises KeyboardInterrupt.
 
         Raises DataError, TranscriptError, KernelStartError, or ModelError for a model that cannot
         be asked, before anything is written; and ModelError when the model gives no reply: what
@@ -288,6 +287,8 @@ class Agent:
             raise SettingsError("There is no task. Say in a sentence what you want to know.")
         if task is not None and not task.strip():
             raise SettingsError("The task is empty. Say in a sentence what you want to know.")
+        if task is None and any(map(len, (data, files, images, audio, video))):
+            raise SettingsError("Data, files and media go with a task, and there is none. Give it.")
         check_names(data)
         given = self._given(files, images, audio, video)
         self._loop.answer_type = answer_type
@@ -300,12 +301,13 @@ class Agent:
             check_can_go_on(self.transcript, task)
         if callable(prepare := getattr(self._loop.model, "prepare", None)):
             prepare()
-        if self._parent is None:  # who runs once stays interrupted, even if that came before
+        if self._beginning.parent is None:
+            # A sub-agent runs once, and stays interrupted even if that came before.
             self._loop.interrupted = False
         with first_ctrl_c(self.interrupt):
-            transcript = self._begun(task or "", out, given)
-            rebuilt = self._catch_up(transcript)
-            self._take_on(transcript, task, replace(given, data=data), rebuilt)
+            transcript = self._beginning.begun(task or "", out, given)
+            rebuilt = self._beginning.catch_up(transcript)
+            self._beginning.take_on(transcript, task, replace(given, data=data), rebuilt)
             for _ in self.steps(transcript):
                 pass
         return self._result(transcript)
@@ -326,10 +328,10 @@ class Agent:
         if self.transcript is not None:
             raise SettingsError("There is a transcript already, so no request is the first.")
         given = self._given(files, images, audio, video)
-        self._start({})
-        transcript = self._new_transcript(self._folder / "none.ipynb")
-        task_entry = self._taken_on(transcript, task, given, None)
-        messages = transcript.messages(task_entry)
+        beginning = self._beginning
+        beginning.start({})
+        transcript = beginning.new_transcript(beginning.folder / "none.ipynb")
+        messages = self._loop.first_messages(transcript, beginning.task(transcript, task, given))
         return FirstRequest(messages, self._loop.native_tools(transcript))
 
     def steps(self, transcript: Transcript) -> Iterator[Step]:
@@ -345,106 +347,12 @@ class Agent:
         limit = self.limits.reached(before, self._loop.ahead(transcript))
         return self._loop.outcome_of(transcript, limit)
 
-    def _begun(self, task: str, out: str | Path | None, given: Given) -> Transcript:
-        """The transcript, of a new run if there is none yet; the kernel is started."""
-        loop = self._loop
-        if self.transcript is not None:
-            check_model(loop.model, given.images)
-            self._start(self.transcript.about)
-            self._use_format(self.transcript)
-            return self.transcript
-        path = notebook_path(task, folder=self._folder, out=out, user_notebook=self._user_notebook)
-        self._start({})
-        check_model(loop.model, given.images)
-        self.transcript = self._new_transcript(path)
-        return self.transcript
-
-    def _new_transcript(self, path: Path) -> Transcript:
-        loop = self._loop
-        facts: dict[str, Any] = {
-            "max_chars": loop.max_chars,
-            "on_death": loop.on_death,
-            "rebuild_seconds": loop.rebuild_seconds,
-        }
-        facts |= {"snapshot": True} if loop.snapshot_bytes else {}
-        facts |= {"parent": self._parent} if self._parent else {}
-        facts |= {"plan_every": loop.plan_every} if loop.plan_every else {}
-        facts |= {"instructions": self._instructions} if self._instructions else {}
-        return begin(
-            self._system_prompt(),
-            loop.model,
-            loop.kernel,
-            path=path,
-            limits=self.limits,
-            facts=facts,
-            tools=loop.toolbox.tools,
-            notebook=self._user_notebook,
-        )
-
-    def _use_format(self, transcript: Transcript) -> None:
-        """Tell a model how to reply that does it in another way than the one before it."""
-        form = reply_format(self._loop.model)
-        if transcript.reply_format != form:
-            transcript.system = self._system_prompt()
-            transcript.about["reply_format"] = form
-
-    def _system_prompt(self) -> str:
-        loop = self._loop
-        return system_prompt(
-            loop.model,
-            loop.kernel,
-            loop.prompts,
-            limits=self.limits,
-            cell_timeout=max(self.limits.cell_timeout, loop.min_cell_timeout),
-            instructions=self._instructions,
-            tools=loop.toolbox.tools,
-        )
-
-    def _start(self, about: Mapping[str, Any]) -> None:
-        """Start the kernel, with the tools that `about` says the run had and those it has now."""
-        loop = self._loop
-        if not loop.toolbox.tools:
-            loop.toolbox = Toolbox(self._all_tools())
-        loop.kernel.start()
-        if loop.kernel.language == "python":
-            loop.kernel.offer(recorded_offers(about) | loop.toolbox.stubs())
-        elif self._tools or self._mcp or self._subagents:
-            reason = f"kernel {loop.kernel.name!r} is no Python kernel, so its code cannot call it."
-            raise ToolError(loop.toolbox.tools[0].name, reason)
-
-    def _all_tools(self) -> list[Any]:
-        tools: list[Any] = built_in([name for name in self._tools if isinstance(name, str)])
-        tools += [adapted(tool) or tool for tool in self._tools if not isinstance(tool, str)]
-        if self._mcp and self._servers is None:
-            self._servers = mcp_tools(self._mcp)
-        tools += self._servers.tools if self._servers else ()
-        tools += self._subagents.tools()
-        return [*tools, output_reader(self._entries)]
-
     def _cost_left(self) -> float | None:
         """What is left of the task's budget in USD; None without one."""
         assert self.transcript is not None
         pending = filter(None, [self.transcript.pending])
         entries = (*self.transcript.task_entries, *pending)
         return self.limits.cost_left(entries, self._loop.ahead(self.transcript))
-
-    def _entries(self) -> Sequence[Entry]:
-        return self.transcript.entries if self.transcript else ()
-
-    def _catch_up(self, transcript: Transcript) -> Rebuilt | None:
-        """Give the kernel the state of a resumed run; None if there is nothing to be told."""
-        if not self._is_behind:
-            return None
-        loop = self._loop
-        rebuilt = bring_back(
-            loop.kernel, transcript, ask=loop.ask_user, tell=loop.tell, stopped=self._is_stopped
-        )
-        if loop.interrupted:
-            loop.kernel.restart()  # the next `run` begins with this again
-            return None
-        self._is_behind = False
-        loop.tell(StateRebuilt(rebuilt))
-        return rebuilt if is_worth_telling(rebuilt) else None
 
     def _given(
         self,
@@ -454,60 +362,8 @@ class Agent:
         video: Sequence[Any],
     ) -> Given:
         """What goes with a task, found good before anything is started."""
-        paths = [data_file(file, self._loop.kernel.cwd) for file in files]
+        paths = [data_file(file, self._cells.kernel.cwd) for file in files]
         return Given(files=paths, images=media(images, audio=audio, video=video))
-
-    def _take_on(
-        self, transcript: Transcript, text: str | None, given: Given, news: Rebuilt | None
-    ) -> None:
-        """Add the task; without one, the `news` that the model must know before it goes on."""
-        loop = self._loop
-        if (pending := transcript.pending) is not None:
-            step = loop.observed(interrupted(pending), transcript, rebuilt=news)
-            keep(transcript, partial(transcript.add, step), loop.tell)
-            news = None
-        if text is None:
-            transcript.reopen()
-            if news:
-                note = Note(loop.prompts.render("rebuilt", rebuilt=news))
-                keep(transcript, partial(transcript.add, note), loop.tell)
-            task = transcript.tasks[-1]
-        else:
-            task = self._taken_on(transcript, text, given, news)
-            if transcript.tasks:
-                keep(transcript, partial(transcript.add, task), loop.tell)
-            else:
-                transcript.add(task)  # nothing is lost yet if it cannot be saved
-        loop.tell(RunStarted(task, loop.model.name, loop.kernel.name, transcript.path))
-
-    def _taken_on(
-        self, transcript: Transcript, text: str, given: Given, news: Rebuilt | None
-    ) -> Task:
-        """The task as the model is told it; the kernel is given its data."""
-        loop = self._loop
-        return take_on(
-            text,
-            given,
-            transcript=transcript,
-            kernel=loop.kernel,
-            prompts=loop.prompts,
-            rebuilt=news,
-            notebook=self._user_cells(transcript),
-            tools=loop.toolbox.tools,
-            wanted=wanted(loop.answer_type) if loop.answer_type is not None else "",
-        )
-
-    def _user_cells(self, transcript: Transcript) -> str:
-        """The user's notebook as the first task shows it; empty if there is none."""
-        if self._user_notebook is None or transcript.tasks:
-            return ""
-        loop, entries = self._loop, transcript.entries
-        return run_notebook(
-            loop.kernel, self._user_notebook, entries, tell=loop.tell, stopped=self._is_stopped
-        )
-
-    def _is_stopped(self) -> bool:
-        return self._loop.interrupted
 
     def _result(self, transcript: Transcript) -> Run:
         assert transcript.outcome is not None

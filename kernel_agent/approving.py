@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from kernel_agent.answer_types import UnfitAnswerError, typed
+from kernel_agent.answers import decoded
+from kernel_agent.steps import Step
 from kernel_agent.telling import described, name_of, warn_of
 from kernel_agent.transcript import Transcript
 
@@ -57,6 +60,30 @@ def approved(source: str, approve: Approve) -> str | Refused:
 
 
 REFUSED = "The user refused it."
+
+
+def checked(
+    step: Step, transcript: Transcript, *, checks: Sequence[Check], answer_type: Any = None
+) -> Step:
+    """`step`, refused if it has an answer that is not taken.
+
+    That is one of another type than `answer_type`, if there is one, or one that a check refuses.
+    """
+    result = step.result
+    answer: Any = step.thought
+    if result is None and not step.thought.strip():
+        return step
+    if result is not None:
+        if result.status != "ok" or result.answer is None:
+            return step
+        folder = transcript.path.parent if transcript.path else None
+        answer = decoded(result.answer, folder=folder)
+    if answer_type is not None:
+        try:
+            answer = typed(answer, answer_type)
+        except UnfitAnswerError as error:
+            return replace(step, refused=str(error))
+    return replace(step, refused=refusal(answer, transcript, checks))
 
 
 def refusal(answer: Any, transcript: Transcript, checks: Sequence[Check]) -> str:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Collection, Sequence
 
 from kernel_agent.looping import Repeats
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
-from kernel_agent.steps import Limit, Outcome, Reply, Step
+from kernel_agent.steps import (
+    Entry,
+    Limit,
+    Note,
+    Observation,
+    Outcome,
+    Plan,
+    Reply,
+    Step,
+)
+from kernel_agent.syntax import parse
 
 
 def is_answer(steps: Sequence[Step]) -> bool:
@@ -24,15 +35,33 @@ def is_answer(steps: Sequence[Step]) -> bool:
 def closing_step(reply: Reply, *, language: str, tools: Collection[str] = ()) -> Step:
     """The last reply, which a limit asked for: its text is the answer, its code is not run.
 
+    Where it has no text but code, the answer is what that gives to `final_answer` word for word.
     `tools` are the names that it may call.
     """
     match read_reply(reply, language=language, tools=tools):
-        case RunCode(thought, _, said):
-            return Step(reply, said, thought)
+        case RunCode(thought, source, said):
+            return Step(reply, said, thought or _written_answer(source))
         case Answer(text, said):
             return Step(reply, said, text)
         case Unusable(_, said):
             return Step(reply, said)
+
+
+def _written_answer(source: str) -> str:
+    """The text that code ends with as `final_answer("…")`; empty if it does not."""
+    tree = parse(source)
+    match tree.body if tree else []:
+        case [*_, ast.Expr(ast.Call(ast.Name("final_answer"), [ast.Constant(str() as text)], []))]:
+            return text.strip()
+    return ""
+
+
+def last_told(entries: Sequence[Entry]) -> str:
+    """What the last of the `entries` of a task has told the model; empty if it told nothing."""
+    match entries[-1] if entries else None:
+        case Step(observation=Observation(text=text)) | Note(text=text) | Plan(told=text):
+            return text
+    return ""
 
 
 def outcome_of(

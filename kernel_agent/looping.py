@@ -50,17 +50,6 @@ class Repeats:
         return f"Steps {self.numbers} {what[self.kind]}. The model was told, and did it again."
 
 
-def loop_state(steps: Sequence[Step]) -> Literal["", "told", "over"]:
-    """What comes of the last of a task's `steps`; see `repeats`.
-
-    `"told"`: the model is told that it repeats itself. `"over"`: it did so again, so the run ends.
-    """
-    found = repeats(steps)
-    if found is None:
-        return ""
-    return "over" if found.was_told else "told"
-
-
 def repeats(steps: Sequence[Step]) -> Repeats | None:
     """How the last of a task's `steps` repeats earlier ones; None if it does not, or not enough.
 

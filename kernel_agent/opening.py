@@ -19,7 +19,7 @@ from kernel_agent.observation import observe
 from kernel_agent.prompts import Prompts
 from kernel_agent.steps import Rebuilt, Task
 from kernel_agent.tool_use import about_tools, stand_ins
-from kernel_agent.tools import Tool, kernel_source, takes_json
+from kernel_agent.tools import READER, Tool, kernel_source, takes_json
 from kernel_agent.transcript import Transcript, new_path
 from kernel_agent.transcript.paths import free_path
 
@@ -44,7 +44,6 @@ by_month""",
     "bash": """\
 awk -F, 'NR > 1 { s[substr($1, 6, 2)] += $2 } END { for (m in s) print m, s[m] }' orders.csv""",
 }
-READER = "read_output"  # the tool that is always there; the prompt has a line for it
 NO_PREVIEW = "a file that is there. This kernel gives no preview of it, so look into it first."
 LANGUAGES = {"python": "Python", "r": "R", "bash": "Bash"}
 
@@ -67,7 +66,8 @@ def system_prompt(
     there = kernel.report("packages()") or {"python": "", "packages": []}
     language = kernel.language or "python"
     form = reply_format(model)
-    native = [tool for tool in tools if form == "tools" and takes_json(tool, language)]
+    others = [tool for tool in tools if tool.name != READER]
+    native = [tool for tool in others if form == "tools" and takes_json(tool, language)]
     return prompts.render(
         "system",
         reply_format=form,
@@ -79,8 +79,8 @@ def system_prompt(
         images=model.takes_images,
         max_steps=limits.max_steps,
         cell_timeout=f"{cell_timeout:g}",
-        tools=[one.stub for one in tools if one.name != READER and one not in native],
-        native_tools=[one.name for one in native if one.name != READER],
+        tools=[one.stub for one in others if one not in native],
+        native_tools=[one.name for one in native],
         can_read_outputs=any(one.name == READER for one in tools) and language == "python",
         instructions=instructions,
     )

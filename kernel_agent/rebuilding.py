@@ -16,7 +16,7 @@ from kernel_agent.repeating import (
     RecordedCell,
     Repeated,
     plan_all,
-    plan_state,
+    plan_rebuild,
     repeat,
 )
 from kernel_agent.steps import CellResult, Entry, Rebuilt, Task
@@ -34,21 +34,13 @@ def rebuild(
 ) -> Rebuilt:
     """Restart `kernel`, which a cell has ended, and give it back what it held.
 
-    The last of `entries` is the step of that cell. The setup of every task is executed again, and
-    under the policy `"rebuild"` every cell that had succeeded, if they took no more than
-    `max_seconds` together. What a cell left that failed or was interrupted is lost.
+    The last of `entries` is the step of that cell. For `policy` and `max_seconds` see
+    `plan_rebuild`. What a cell left that failed or was interrupted is lost.
 
     Raises KernelStartError if the kernel does not start again.
     """
-    plan = plan_state(entries)
-    seconds = sum(item.result.seconds for item in plan if isinstance(item, RecordedCell))
-    reason = ""
-    if policy != "rebuild":
-        reason = "The earlier cells were not run again."
-    elif seconds > max_seconds:
-        reason = f"The earlier cells were not run again, since they had taken {seconds:.0f} s."
+    plan, reason = plan_rebuild(plan_all(entries), on_death=policy, max_seconds=max_seconds)
     kernel.restart()
-    plan = _setups(plan) if reason else plan
     return restore(kernel, plan, had=left_out(entries, plan), reason=reason, calls=calls)
 
 

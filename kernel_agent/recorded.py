@@ -41,9 +41,9 @@ def transcript_events(transcript: Transcript) -> Iterator[Event]:
 
     A run that has no recorded end gets one that says so. A cell of the user's has number 0.
     """
-    model = str(_fact(transcript, "model", "name") or "unknown model")
-    kernel = str(_fact(transcript, "kernel", "name") or "unknown kernel")
-    max_steps = _fact(transcript, "limits", "max_steps")
+    model = str(transcript.facts("model").get("name") or "unknown model")
+    kernel = str(transcript.facts("kernel").get("name") or "unknown kernel")
+    max_steps = transcript.facts("limits").get("max_steps")
     max_steps = max_steps if isinstance(max_steps, int) else len(transcript.steps)
     usage, number, answer, asked = Usage(), 0, None, ""
     earlier = iter(transcript.outcomes[:-1])
@@ -103,12 +103,6 @@ def _json(value: Any) -> Any:
         case float() if not math.isfinite(value):
             return None  # JSON has no word for it
     return value
-
-
-def _fact(transcript: Transcript, group: str, name: str) -> Any:
-    """A fact about the run; None if it is not recorded."""
-    facts = transcript.about.get(group)
-    return facts.get(name) if isinstance(facts, dict) else None
 
 
 def _answer(step: Step) -> Any:

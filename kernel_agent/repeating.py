@@ -99,6 +99,25 @@ def plan_state(entries: Iterable[Entry]) -> list[Task | RecordedCell]:
     ]
 
 
+def plan_rebuild(
+    plan: Plan, *, on_death: OnDeath, max_seconds: float
+) -> tuple[list[Task | RecordedCell], str]:
+    """What gives a kernel that a cell has ended its state back, and why it is not all.
+
+    `plan` is what was executed until then. The setup of every task is executed again, and under
+    the policy `"rebuild"` every cell that had succeeded, if they took no more than `max_seconds`
+    together. The second value says in a sentence why they are not; it is empty if they are.
+    """
+    again = [item for item in plan if _status(item) in ("setup", "ok")]
+    seconds = sum(item.result.seconds for item in again if isinstance(item, RecordedCell))
+    reason = ""
+    if on_death != "rebuild":
+        reason = "The earlier cells were not run again."
+    elif seconds > max_seconds:
+        reason = f"The earlier cells were not run again, since they had taken {seconds:.0f} s."
+    return [item for item in again if not reason or isinstance(item, Task)], reason
+
+
 def repeat(
     kernel: Kernel, plan: Plan, *, calls: Calls | None = None, ask: Ask | None = None
 ) -> Iterator[Repeated]:
@@ -146,11 +165,7 @@ def repeat_all(
         if kernel.is_alive or begin == len(plan):
             return
         kernel.restart()
-        before = plan[: begin - 1]
-        back = [item for item in before if _status(item) in ("setup", "ok")]
-        seconds = sum(item.result.seconds for item in back if isinstance(item, RecordedCell))
-        if on_death != "rebuild" or seconds > rebuild_seconds:
-            back = [item for item in before if isinstance(item, Task)]
+        back, _ = plan_rebuild(plan[: begin - 1], on_death=on_death, max_seconds=rebuild_seconds)
         again = repeat(kernel, back, calls=calls, ask=ask)
         if any(repeated.result.status == "died" for repeated in again):
             kernel.restart()

@@ -302,15 +302,10 @@ def _environment(
     """Which kernel: what was asked for, the recorded one if nothing was."""
     if kernel is not None or python is not None or packages is not None:
         return {"name": kernel or PYTHON, "python": python, "packages": tuple(packages or ())}
-    known, spec = (_facts(transcript, name) for name in ("kernel", "kernelspec"))
+    known, spec = (transcript.facts(name) for name in ("kernel", "kernelspec"))
     name = known.get("name") or spec.get("name")
     wanted = known.get("packages")
     return {
         "name": name if isinstance(name, str) else PYTHON,
         "packages": tuple(map(str, wanted)) if isinstance(wanted, list) else (),
     }
-
-
-def _facts(transcript: Transcript, name: str) -> dict[str, Any]:
-    facts = transcript.about.get(name)
-    return facts if isinstance(facts, dict) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from kernel_agent.asking import Asking, Interrupted
@@ -50,7 +51,7 @@ class Requests:
         more = [Note(asked)] if asked else []
         while True:
             try:
-                return self._ask(transcript.messages(*more))
+                return self._ask(transcript, transcript.messages(*more))
             except ContextWindowExceededError:
                 if not self.make_room(transcript, refused=True):
                     raise
@@ -66,7 +67,7 @@ class Requests:
             window=window(self.model),
             native=transcript.reply_format == "tools",
             prompts=self._prompts,
-            ask=partial(self._ask, is_shown=False),
+            ask=partial(self._ask, transcript, is_shown=False),
             language=self.language,
             refused=refused,
         )
@@ -76,15 +77,24 @@ class Requests:
         self._tell(RoomMade(cut, transcript.usage))
         return True
 
-    def _ask(self, messages: Sequence[Message], *, is_shown: bool = True) -> Reply:
+    def _ask(
+        self, transcript: Transcript, messages: Sequence[Message], *, is_shown: bool = True
+    ) -> Reply:
         asking = Asking(self.model, messages, streams=bool(self._tell), tools=self.tools)
         self._asking = asking
         try:
             if self._stopped():  # between two steps, when there was nothing to be stopped
                 raise Interrupted
-            return asking.reply(self._tell if is_shown else self._tell_but_text)
+            reply = asking.reply(self._tell if is_shown else self._tell_but_text)
         finally:
             self._asking = None
+        return self._named(reply, transcript)
+
+    def _named(self, reply: Reply, transcript: Transcript) -> Reply:
+        """`reply` with the name of its model, unless that is the one that the run is known by."""
+        name = reply.model or self.model.name
+        own = transcript.facts("model").get("name", name)
+        return replace(reply, model="" if name == own else name)
 
     def _tell_but_text(self, event: Event) -> None:
         if not isinstance(event, ReplyText):

@@ -77,9 +77,8 @@ def continue_notebook(notebook: str | Path, model: AnyModel, **options: Any) -> 
     transcript = Transcript.load(notebook)
     if not transcript.is_foreign:
         raise TranscriptError(notebook, "is the notebook of a run. `resume` goes on with it.")
-    spec = transcript.about.get("kernelspec")
-    if isinstance(spec, dict) and isinstance(spec.get("name"), str):
-        options = {"kernel": spec["name"]} | options
+    if isinstance(name := transcript.facts("kernelspec").get("name"), str):
+        options = {"kernel": name} | options
     if not isinstance(options.get("kernel"), Kernel):
         options = {"cwd": notebook.parent} | options
     return Agent(model, user_notebook=notebook, **options)
@@ -88,7 +87,7 @@ def continue_notebook(notebook: str | Path, model: AnyModel, **options: Any) -> 
 def _recorded_options(transcript: Transcript) -> dict[str, Any]:
     """The options that the run's `Agent` had, as far as they are recorded."""
     about = transcript.about
-    limits, kernel = _facts(about, "limits"), _facts(about, "kernel")
+    limits, kernel = transcript.facts("limits"), transcript.facts("kernel")
     options: dict[str, Any] = {
         name: limits[name] for name in LIMITS if isinstance(limits.get(name), int | float)
     }
@@ -117,18 +116,18 @@ def _recorded_model(transcript: Transcript) -> LiteLLM | TransformersModel:
 
     Raises SettingsError if none is recorded.
     """
-    model = _facts(transcript.about, "model")
+    model = transcript.facts("model")
     if not isinstance(name := model.get("name"), str):
         raise SettingsError("The notebook does not say which model the run had. Name one.")
-    return model_named(name, _facts(model, "parameters"))
+    return model_named(name, _parameters(model))
 
 
 def _recorded_fallbacks(transcript: Transcript) -> list[LiteLLM | TransformersModel]:
     """The models that were to be asked while the run's own was down."""
-    recorded = _facts(transcript.about, "model").get("fallbacks")
+    recorded = transcript.facts("model").get("fallbacks")
     facts = [one for one in recorded if isinstance(one, dict)] if isinstance(recorded, list) else []
     return [
-        model_named(one["name"], _facts(one, "parameters"))
+        model_named(one["name"], _parameters(one))
         for one in facts
         if isinstance(one.get("name"), str)
     ]
@@ -166,6 +165,6 @@ def _agent(transcript: Transcript, model: AnyModel | None, options: dict[str, An
     return Agent(model, transcript=transcript, **options)
 
 
-def _facts(about: dict[str, Any], name: str) -> dict[str, Any]:
-    facts = about.get(name)
-    return facts if isinstance(facts, dict) else {}
+def _parameters(model: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = model.get("parameters")
+    return parameters if isinstance(parameters, dict) else {}

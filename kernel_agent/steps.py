@@ -75,7 +75,8 @@ class Reply:
     `reasoning` is what the provider sent apart from the text, `signed` the same as blocks that
     the provider wants back as they are (JSON). `finish_reason` is the API's (`"stop"`,
     `"length"`, ...), `None` where the provider gave none. `calls` are native tool calls. `model`
-    names the model that replied if that is not the run's own, but a fallback.
+    names the model that replied if that is not the run's own: a fallback, or one that went on with
+    the run.
     """
 
     text: str

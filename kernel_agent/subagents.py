@@ -177,11 +177,7 @@ class Subagents:
     def _path(self, notebook: Path, name: str) -> Path:
         """A notebook beside the run's own that nobody has taken."""
         with self._lock:
-            path = free_path(notebook.with_stem(f"{notebook.stem}-{name}"))
-            number = 1
-            while path in self._taken or path.exists():
-                number += 1
-                path = notebook.with_stem(f"{notebook.stem}-{name}-{number}")
+            path = free_path(notebook.with_stem(f"{notebook.stem}-{name}"), self._taken)
             self._taken.add(path)
             return path
 

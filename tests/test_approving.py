@@ -26,10 +26,14 @@ def code(source, thought="Next."):
     return f"{thought}\n```python\n{source}\n```"
 
 
-def solve(tmp_path, *replies, task="What?", **options):
-    model = ScriptedModel(replies)
-    with Agent(model, folder=tmp_path / "runs", cwd=tmp_path, **options) as agent:
-        return agent.run(task), model
+@pytest.fixture
+def solve(tmp_path, lent_kernel):
+    def solve(*replies, task="What?", **options):
+        model = ScriptedModel(replies)
+        with Agent(model, folder=tmp_path, kernel=lent_kernel, **options) as agent:
+            return agent.run(task), model
+
+    return solve
 
 
 def last_user_text(model):
@@ -59,28 +63,28 @@ def test_what_is_no_verdict_runs_nothing_and_is_reported(verdict):
         assert isinstance(approved("x = 1", lambda source: verdict), Refused)
 
 
-def test_a_cell_runs_only_if_it_was_approved(tmp_path):
+def test_a_cell_runs_only_if_it_was_approved(solve):
     asked = []
 
     def approve(source):
         asked.append(source)
         return True
 
-    run, _ = solve(tmp_path, code("x = 2"), code("final_answer(x)"), approve=approve)
+    run, _ = solve(code("x = 2"), code("final_answer(x)"), approve=approve)
     assert run.answer == 2
     assert asked == ["x = 2", "final_answer(x)"]
 
 
-def test_a_refused_cell_never_runs_and_the_model_is_told_why(tmp_path):
+def test_a_refused_cell_never_runs_and_the_model_is_told_why(solve, lent_kernel):
     refused = code("open('made', 'w')", "I make a file.")
     verdicts = [Refused("Leave my files alone."), True]
     events = []
     run, model = solve(
-        tmp_path, refused, code("final_answer(1)"), approve=lambda s: verdicts.pop(0),
+        refused, code("final_answer(1)"), approve=lambda s: verdicts.pop(0),
         listener=events.append,
     )  # fmt: skip
     assert run.answer == 1
-    assert not (tmp_path / "made").exists()
+    assert not (lent_kernel.cwd / "made").exists()
     said = last_user_text(model)
     assert "Your code was not run. The user refused it: Leave my files alone." in said
     assert model.requests[-1][-2]["content"] == refused
@@ -91,10 +95,10 @@ def test_a_refused_cell_never_runs_and_the_model_is_told_why(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_refused_cell_is_recorded_but_not_executed_again(tmp_path):
+def test_a_refused_cell_is_recorded_but_not_executed_again(solve):
     verdicts = [False, True]
     refused, answer = code("open('made', 'w')"), code("final_answer(1)")
-    run, _ = solve(tmp_path, refused, answer, approve=lambda s: verdicts.pop(0))
+    run, _ = solve(refused, answer, approve=lambda s: verdicts.pop(0))
     again = Transcript.load(run.path)
     assert again.entries == run.transcript.entries
     assert again.messages() == run.transcript.messages()
@@ -107,10 +111,10 @@ def test_a_refused_cell_is_recorded_but_not_executed_again(tmp_path):
         assert agent.run("Is it there?").answer is False
 
 
-def test_an_edited_cell_runs_and_is_recorded_in_place_of_the_models(tmp_path):
+def test_an_edited_cell_runs_and_is_recorded_in_place_of_the_models(solve):
     edits = ["x = 5\nprint('mine')", True]
     reply = code("x = 1")
-    run, model = solve(tmp_path, reply, code("final_answer(x)"), approve=lambda s: edits.pop(0))
+    run, model = solve(reply, code("final_answer(x)"), approve=lambda s: edits.pop(0))
     assert run.answer == 5
     said = last_user_text(model)
     assert "The user changed your code" in said
@@ -120,35 +124,35 @@ def test_an_edited_cell_runs_and_is_recorded_in_place_of_the_models(tmp_path):
     assert (step.reply.text, step.result.source) == (reply, "x = 5\nprint('mine')")
 
 
-def test_an_approval_that_fails_runs_nothing_and_is_reported(tmp_path):
+def test_an_approval_that_fails_runs_nothing_and_is_reported(solve):
     def approve(source):
         if "1 / 0" in source:
             raise LookupError("no one there")
         return True
 
     with pytest.warns(RuntimeWarning, match="approve failed, so the cell was not run: LookupError"):
-        run, model = solve(tmp_path, code("1 / 0"), code("final_answer(1)"), approve=approve)
+        run, model = solve(code("1 / 0"), code("final_answer(1)"), approve=approve)
     assert run.answer == 1
     assert "LookupError: no one there" in last_user_text(model)
 
 
-def test_who_ends_the_run_while_being_asked_has_not_said_yes(tmp_path):
+def test_who_ends_the_run_while_being_asked_has_not_said_yes(tmp_path, lent_kernel):
     def approve(source):
         agent.interrupt()
         return True
 
     model = ScriptedModel([code("open('made', 'w')")])
-    with Agent(model, folder=tmp_path, cwd=tmp_path, approve=approve) as agent:
+    with Agent(model, folder=tmp_path, kernel=lent_kernel, approve=approve) as agent:
         run = agent.run("What?")
     assert run.outcome == Outcome("interrupted")
-    assert not (tmp_path / "made").exists()
+    assert not (lent_kernel.cwd / "made").exists()
     assert Transcript.load(run.path).steps[0].reply.text == code("open('made', 'w')")
 
 
-def test_words_after_a_refusal_are_not_at_once_the_answer(tmp_path):
+def test_words_after_a_refusal_are_not_at_once_the_answer(solve):
     replies = [code("1"), "I see.", code("final_answer(2)")]
     verdicts = [False, True]
-    run, _ = solve(tmp_path, *replies, approve=lambda s: verdicts.pop(0))
+    run, _ = solve(*replies, approve=lambda s: verdicts.pop(0))
     assert run.answer == 2
 
 
@@ -157,9 +161,9 @@ def big(answer, transcript):
     return None if int(answer) > 9 else f"{answer} is too small."
 
 
-def test_a_refused_answer_goes_back_to_the_model_whichever_way_it_came(tmp_path):
+def test_a_refused_answer_goes_back_to_the_model_whichever_way_it_came(solve):
     replies = [code("final_answer(3)"), "5", code("final_answer(11)")]
-    run, model = solve(tmp_path, *replies, check=big)
+    run, model = solve(*replies, check=big)
     assert (run.answer, run.outcome) == (11, Outcome("answered"))
     assert "The answer was not taken: 3 is too small." in model.requests[1][-1]["content"]
     assert "The answer was not taken: 5 is too small." in model.requests[2][-1]["content"]
@@ -169,18 +173,18 @@ def test_a_refused_answer_goes_back_to_the_model_whichever_way_it_came(tmp_path)
     ]  # fmt: skip
 
 
-def test_a_check_sees_the_transcript_and_the_cell_that_gave_the_answer(tmp_path):
+def test_a_check_sees_the_transcript_and_the_cell_that_gave_the_answer(solve):
     seen = []
 
     def check(answer, transcript):
         seen.append((answer, transcript.tasks[0].text, transcript.pending.result.source))
 
-    solve(tmp_path, code("final_answer(3)"), check=[check], task="How many?")
+    solve(code("final_answer(3)"), check=[check], task="How many?")
     assert seen == [(3, "How many?", "final_answer(3)")]
 
 
-def test_an_answer_that_is_refused_to_the_end_is_none(tmp_path):
-    run, _ = solve(tmp_path, code("final_answer(3)"), "About 4.", check=lambda a, t: "No.",
+def test_an_answer_that_is_refused_to_the_end_is_none(solve):
+    run, _ = solve(code("final_answer(3)"), "About 4.", check=lambda a, t: "No.",
                    max_steps=1)  # fmt: skip
     assert (run.answer, run.outcome) == (None, Outcome("limit", "max_steps"))
     again = Transcript.load(run.path)
@@ -190,9 +194,9 @@ def test_an_answer_that_is_refused_to_the_end_is_none(tmp_path):
     assert again.steps[-1].thought == "About 4."
 
 
-def test_a_run_that_was_cut_off_after_a_refused_answer_goes_on(tmp_path):
+def test_a_run_that_was_cut_off_after_a_refused_answer_goes_on(tmp_path, lent_kernel):
     model = ScriptedModel([code("final_answer(3)")])
-    with Agent(model, folder=tmp_path, cwd=tmp_path, check=big) as agent:
+    with Agent(model, folder=tmp_path, kernel=lent_kernel, check=big) as agent:
         with pytest.raises(Exception, match="script has ended"):
             agent.run("What?")
         path = agent.transcript.path

@@ -13,15 +13,21 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 import kernel_agent
+from kernel_agent.agent import Agent
 from kernel_agent.cli import app
-from kernel_agent.cli.running import DEMO_NOTEBOOK
+from kernel_agent.cli.app import print_error
+from kernel_agent.cli.running import DEMO_NOTEBOOK, run_task
+from kernel_agent.kernel import Kernel
 from kernel_agent.providers import PROVIDERS
 from kernel_agent.settings import config_file
 from kernel_agent.shipped import shipped
 from kernel_agent.steps import ANSWER_MIME, CellResult, Observation, Outcome, Reply, Step, Task
+from kernel_agent.terminal import plain_text
+from kernel_agent.testing import ScriptedModel
 from kernel_agent.transcript import Transcript
 from tests.openai_server import OpenAIServer, Status
 
@@ -359,6 +365,36 @@ def test_a_limit_without_an_answer_has_a_code_of_its_own(folder: Path) -> None:
     assert result.exit_code == 3, result.output
     assert result.stdout == ""
     assert "max_steps" in result.stderr
+
+
+def test_at_a_terminal_a_failure_is_told_once_with_how_to_go_on(
+    tmp_path: Path, lent_kernel: Kernel, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    out = tmp_path / "a run.ipynb"
+    with (
+        Agent(ScriptedModel([]), kernel=lent_kernel) as agent,
+        pytest.raises(typer.Exit) as left,
+    ):
+        run_task(agent, "What?", [], {}, out=out, quiet=False, watched=True)
+    assert left.value.exit_code == 1
+    error = plain_text(capsys.readouterr().err)
+    assert error == f"To go on: kernel-agent resume '{out}'\n"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_an_error_breaks_at_words_in_a_terminal_and_nowhere_else(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    print_error("A name is like 'openai/gpt-5-of-today-and-tomorrow'.\n  what has an indent")
+    end = "\n" if is_terminal else " "
+    assert plain_text(capsys.readouterr().err) == (
+        f"A name is like{end}'openai/gpt-5-of-today-and-tomorrow'.\n  what has an indent\n"
+    )
 
 
 def test_a_failed_run_is_one_line_on_stderr_and_events_are_json(folder: Path) -> None:

@@ -322,6 +322,29 @@ def test_retries_reasoning_and_unusable_replies_are_shown_under_the_step() -> No
     assert text.endswith("\nYour reply was empty.\n")
 
 
+def test_tries_that_follow_each_other_are_told_line_by_line() -> None:
+    tries = [ReplyRetried("It is down.", 0.5 * number, number) for number in range(3)]
+    text = printed(iter([ReplyStarted(1, 20, Usage()), ReplyRetried("It is empty.", 0.0, 1)]))
+    assert text == "\n── 1 ──\n\ntry 1 failed: It is empty · next at once\n"
+    text = printed(iter([ReplyStarted(1, 20, Usage()), *tries[1:]]))
+    assert text.endswith(
+        "\n\ntry 1 failed: It is down · next in 0.5 s\ntry 2 failed: It is down · next in 1.0 s\n"
+    )
+
+
+def test_a_run_that_fails_at_its_first_request_has_no_figures_to_show() -> None:
+    failed = Outcome("failed", reason="Model 'any': no.")
+    text = printed(iter([RunFinished(failed, None, Usage(), Path("runs/it.ipynb"))]))
+    assert text == "\nFailed: Model 'any': no.\n\nruns/it.ipynb\n"
+
+
+def test_room_that_was_made_without_a_summary_shows_none() -> None:
+    cut = Cut(4, 2, "", "Sum up.", Reply("", usage=Usage(7, 1)))
+    text = printed(iter([RoomMade(cut, Usage())]))
+    assert text.endswith("shortened, and without what was before them.\n")
+    assert "Summary" not in text
+
+
 def test_a_reply_streams_in_and_gives_way_to_its_final_form() -> None:
     events = list(run_events(shown("42")))
     pieces = [

@@ -17,7 +17,7 @@ from kernel_agent.exporting import export
 from kernel_agent.exporting.failures import bound, read, remedies
 from kernel_agent.exporting.reading import ReadCell
 from kernel_agent.shipped import shipped
-from kernel_agent.steps import CellResult, Observation, Outcome, Reply, Step, Task
+from kernel_agent.steps import CellResult, Observation, Outcome, Reply, Step, Task, ToolCall
 from kernel_agent.transcript import Transcript
 from tests import thirty_steps
 
@@ -277,6 +277,19 @@ def test_what_cannot_be_made_clean_is_named_and_nothing_is_written(tmp_path):
 def test_outputs_that_differ_in_every_run_stop_nothing(tmp_path):
     run = record_live(tmp_path, "1 / 0", "import random\nrandom.random()", "final_answer(1)")
     assert list(code_of(export(run, "clean"))) == ["setup", "step-2", "step-3"]
+
+
+def test_a_run_that_called_the_host_is_not_made_clean_and_the_reason_is_said(tmp_path):
+    run = tmp_path / "run.ipynb"
+    transcript = Transcript("s", path=run)
+    transcript.add(Task("Search.", "Search."))
+    call = ToolCall("search", {"args": ["a"], "kwargs": {}}, result="b")
+    result = CellResult("search('a')", tool_calls=(call,))
+    transcript.add(Step(Reply("I search."), "I search.", "", result, Observation("b")))
+    transcript.finish(Outcome("answered"))
+    with pytest.raises(TranscriptError, match="calls search, which ran outside"):
+        export(run, "clean")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.ipynb"]
 
 
 def test_the_command_writes_the_demo_clean_and_papermill_takes_it(tmp_path):

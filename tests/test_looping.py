@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kernel_agent.agent import Agent
 from kernel_agent.ending import outcome_of
-from kernel_agent.looping import TIMES, loop_state, repeats
+from kernel_agent.looping import TIMES, repeats
 from kernel_agent.model import LiteLLM
 from kernel_agent.steps import CellResult, Observation, Reply, RequestedCall, Step, ToolCall
 from tests.openai_server import OpenAIServer
@@ -32,6 +32,12 @@ def cell(source="check()", *outputs, refused="", **fields):
 def said(text, *calls, refused=""):
     reply = Reply(text, calls=calls)
     return Step(reply, text, observation=Observation("No code."), refused=refused)
+
+
+def loop_state(steps):
+    """What comes of the last of `steps`: `"told"`, `"over"`, or nothing."""
+    found = repeats(steps)
+    return "" if found is None else "over" if found.was_told else "told"
 
 
 STEPS = {

@@ -70,6 +70,23 @@ def test_the_readmes_python_runs(number, tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
+def test_native_calls_need_no_package_that_comes_with_an_extra(monkeypatch):
+    """litellm loads its gateway for MCP with the first request that has tools, unless told not."""
+    from kernel_agent import LiteLLM
+    from tests.openai_server import OpenAIServer
+
+    for name in [*sys.modules]:
+        if name.startswith(("mcp", "litellm.responses.mcp", "litellm.proxy._experimental")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    tool = {"type": "function", "function": {"name": "python", "parameters": {"type": "object"}}}
+    with OpenAIServer(["Hello."]) as server:
+        model = LiteLLM("openai/any", api_base=server.url, reply_format="tools")
+        reply = model.complete([{"role": "user", "content": "Hi."}], tools=[tool])
+    assert reply.text == "Hello."
+    assert set(server.requests[0].body) == {"model", "messages", "tools"}
+
+
 def test_the_readmes_table_of_changes_names_files_that_exist():
     table = README.partition("## Where to change what")[2]
     for path in re.findall(r"`((?:kernel_agent|prompts|tests|notebooks)/[^`]*)`", table):

@@ -29,10 +29,10 @@ def code(source, thought="Next."):
 
 
 @pytest.fixture
-def solve(tmp_path):
+def solve(tmp_path, lent_kernel):
     def solve(*replies, **options):
         model = ScriptedModel(replies)
-        with Agent(model, folder=tmp_path / "runs", cwd=tmp_path, **options) as agent:
+        with Agent(model, folder=tmp_path, kernel=lent_kernel, **options) as agent:
             return agent.run("What?"), model
 
     return solve
@@ -83,7 +83,7 @@ def test_a_number_of_steps_that_is_none_is_refused(value):
         Agent(ScriptedModel([]), plan_every=value)
 
 
-def test_plans_are_made_on_the_way_and_nothing_of_them_is_run(solve, tmp_path):
+def test_plans_are_made_on_the_way_and_nothing_of_them_is_run(solve, lent_kernel):
     events = []
     plans = [code("open('made', 'w')", "First x, then y."), "Now the answer."]
     run, model = solve(
@@ -91,7 +91,7 @@ def test_plans_are_made_on_the_way_and_nothing_of_them_is_run(solve, tmp_path):
         plan_every=2, listener=events.append,
     )  # fmt: skip
     assert (run.answer, len(run.transcript.steps)) == (2, 3)
-    assert not (tmp_path / "made").exists()
+    assert not (lent_kernel.cwd / "made").exists()
     kinds = [type(entry).__name__ for entry in run.transcript.entries]
     assert kinds == ["Task", "Plan", "Step", "Step", "Plan", "Step"]
     assert "y: 2" in model.requests[3][-1]["content"]
@@ -140,9 +140,9 @@ def test_no_plan_is_asked_for_when_a_limit_is_reached(solve):
     assert len(model.requests) == 3
 
 
-def test_a_resumed_run_goes_on_after_its_plan(solve, tmp_path):
+def test_a_resumed_run_goes_on_after_its_plan(tmp_path, lent_kernel):
     model = ScriptedModel(["First x."])
-    with Agent(model, folder=tmp_path, cwd=tmp_path, plan_every=2) as agent:
+    with Agent(model, folder=tmp_path, kernel=lent_kernel, plan_every=2) as agent:
         with pytest.raises(Exception, match="script has ended"):
             agent.run("What?")
         path = agent.transcript.path

@@ -74,6 +74,25 @@ def test_a_run_that_failed_goes_on_with_its_variables_and_the_same_messages(reco
     nbformat.validate(nbformat.read(notebook, 4))
 
 
+def test_a_limit_that_is_reached_by_going_on_with_less_is_told_before_the_last_reply(record):
+    notebook = record(code("x = 20"), code("y = x + 1"))  # then the script has ended
+    model = ScriptedModel(["It is about 21."])
+    with resume(notebook, model=model, max_steps=2) as agent:
+        run = agent.run()
+    assert "No step is left" in last_text(model)
+    assert (run.answer, run.outcome) == ("It is about 21.", Outcome("answered", "max_steps"))
+
+
+@pytest.mark.parametrize("given", [{"data": {"x": 1}}, {"images": ["a.png"]}])
+def test_what_is_given_without_a_task_is_refused(record, given):
+    notebook = record(code("x = 20"))
+    with (
+        resume(notebook, model=ScriptedModel([])) as agent,
+        pytest.raises(SettingsError, match="go with a task"),
+    ):
+        agent.run(**given)
+
+
 def test_a_follow_up_finds_the_variables_of_the_recorded_run(record):
     notebook = record(code("x = 20"), code("final_answer(x)"))
     before = Transcript.load(notebook).messages()

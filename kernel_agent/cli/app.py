@@ -39,12 +39,26 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KernelAgentError as error:
-            from kernel_agent.terminal import plain_text
-
-            typer.secho(plain_text(str(error)), err=True, fg="red")
+            print_error(str(error))
             raise typer.Exit(USAGE_ERROR if isinstance(error, SettingsError) else 1) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(INTERRUPTED) from error
+
+
+def print_error(text: str) -> None:
+    """Print it on standard error: in red, in a terminal with no word broken at its edge."""
+    import shutil
+    from textwrap import fill
+
+    from kernel_agent.terminal import plain_text
+
+    lines = plain_text(text).splitlines()
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        how: Any = {"break_long_words": False, "break_on_hyphens": False, "tabsize": 4}
+        # What has an indent is code or a list, and short.
+        lines = [line if line[:1].isspace() else fill(line, width, **how) for line in lines]
+    typer.secho("\n".join(lines), err=True, fg="red")
 
 
 app = typer.Typer(

@@ -94,7 +94,8 @@ def _go_on(
         else:
             agent = resuming.fork(notebook, at, out=flags["out"], **options)
         with agent:
-            run_task(agent, text, files, media, quiet=flags["quiet"])
+            watched = not flags["quiet"] and not flags["json"]
+            run_task(agent, text, files, media, quiet=flags["quiet"], watched=watched)
 
 
 def _given(settings: Settings, options: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:

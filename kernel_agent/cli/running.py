@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -27,7 +28,7 @@ from kernel_agent.cli.options import (
     takes_shared,
     tool_options,
 )
-from kernel_agent.errors import DataError, SettingsError
+from kernel_agent.errors import DataError, KernelAgentError, SettingsError
 
 if TYPE_CHECKING:
     from kernel_agent.agent import Agent
@@ -129,7 +130,8 @@ def run(
                 _show_first_request(agent, model, text, files, media, as_json=flags["json"])
             else:
                 place = notebook if in_place else out
-                run_task(agent, text, files, media, out=place, quiet=quiet)
+                watched = not quiet and not flags["json"]
+                run_task(agent, text, files, media, out=place, quiet=quiet, watched=watched)
 
 
 @app.command()
@@ -182,12 +184,34 @@ def run_task(
     *,
     out: Path | None = None,
     quiet: bool,
+    watched: bool = False,
 ) -> None:
-    """Runs the task, or goes on without one, and leaves with the exit code of the outcome."""
-    done = agent.run(task, files=files, out=out, **media)
+    """Runs the task, or goes on without one, and leaves with the exit code of the outcome.
+
+    `watched`: the run is shown as it goes, to one who may then be told how to go on with it.
+    """
+    before = agent.transcript.outcome if agent.transcript else None
+    try:
+        done = agent.run(task, files=files, out=out, **media)
+    except KernelAgentError as error:
+        outcome = agent.transcript.outcome if agent.transcript else None
+        if watched and outcome and outcome is not before:
+            _tell_how_to_go_on(agent)
+            if sys.stdout.isatty():  # there it stands already
+                raise typer.Exit(EXIT_CODES["failed"]) from error
+        raise
     if quiet:
         _print_answer(done.answer, done.outcome, done.path)
+    if watched and done.outcome.status == "interrupted":
+        _tell_how_to_go_on(agent)
     raise typer.Exit(EXIT_CODES[done.outcome.status])
+
+
+def _tell_how_to_go_on(agent: Agent) -> None:
+    """A line for whoever sits at the terminal."""
+    path = agent.transcript.path if agent.transcript else None
+    if path and path.exists() and sys.stderr.isatty():
+        typer.secho(f"To go on: kernel-agent resume {shlex.quote(str(path))}", err=True, dim=True)
 
 
 def _watching(

@@ -70,6 +70,9 @@ class Notices:
         if not cut.summarised:
             self._page.note(f"{text}.", "dim")
             return
+        if not cut.summary.strip():
+            self._page.note(f"{text}, and without what was before them.", "dim")
+            return
         self._page.note(f"{text}, and what was before them as a summary.", "dim")
         self._page.indented("Summary", cut.summary, "dim")
 

@@ -184,13 +184,15 @@ class LiveView:
             case ReplyRetried(reason, wait, attempt):
                 self._wait(wait, f"try {attempt + 1}")
                 self._open_step()
-                text = f"try {attempt} failed: {reason} · next in {seconds_text(wait)}"
-                self._page.note(text, "dim")
+                when = f"in {seconds_text(wait)}" if wait else "at once"
+                text = f"try {attempt} failed: {reason.rstrip('.')} · next {when}"
+                self._page.note(text, "dim", blank=attempt == 1)
             case RequestHeld(reason, wait):
                 self._wait(wait, reason)
                 if wait >= LONG_WAIT:
                     self._open_step()
-                    self._page.note(f"waiting {seconds_text(wait)}: {reason}", "dim")
+                    text = f"waiting {seconds_text(wait)}: {reason.rstrip('.')}"
+                    self._page.note(text, "dim")
             case ModelChanged():
                 self._open_step()
                 self._notices.show(event)
@@ -199,7 +201,7 @@ class LiveView:
                 self._notices.show(event)
 
     def _wait(self, seconds: float, reason: str) -> None:
-        self._waits_until, self._waits_for = monotonic() + seconds, reason
+        self._waits_until, self._waits_for = monotonic() + seconds, reason.rstrip(".")
 
     def _start_run(self, event: RunStarted) -> None:
         self._started, self._path, self._steps = monotonic(), event.path, 0
@@ -286,15 +288,17 @@ class LiveView:
             frame = Panel(body, title="Answer", title_align="left", border_style="green")
             self._page.print(frame, f"Answer\n\n{text}")
         if (ending := str(event.outcome)) != "answered":
-            self._page.note(ending[0].upper() + ending[1:], "yellow")
+            style = "red" if event.outcome.status == "failed" else "yellow"
+            self._page.note(ending[0].upper() + ending[1:], style)
         usage = event.usage
-        self._page.note(
+        figures = (
             f"{counted(self._steps, 'step')} · model {seconds_text(usage.model_seconds)} · "
-            f"kernel {seconds_text(usage.kernel_seconds)} · {usage_text(usage)}",
-            "dim",
+            f"kernel {seconds_text(usage.kernel_seconds)} · {usage_text(usage)}"
         )
-        if event.path:
-            self._page.note(str(event.path), "dim", blank=False)
+        # A run that has failed at its first request has none.
+        about = [figures] * bool(self._steps or usage.tokens) + [str(event.path or "")]
+        if text := "\n".join(filter(None, about)):
+            self._page.note(text, "dim")
 
     def _bottom(self) -> RenderableType:
         """What is redrawn at the bottom: the end of what streams in, and the status line."""

@@ -63,10 +63,11 @@ def clean(
     that it raises nothing: the lines before the failing one, or all of it with the error caught.
     Executes the code. `tell` gets a line about each trial and each cell that is kept like this.
 
-    Raises TranscriptError if a cell cannot be brought to do what it did, or KernelStartError.
+    Raises TranscriptError if a cell cannot be brought to do what it did, or calls tools that ran
+    on the host, or KernelStartError.
     """
-    about = notebook.transcript.about.get("kernel")
-    about = about if isinstance(about, dict) else {}
+    _check_needs_no_host(notebook)
+    about = notebook.transcript.facts("kernel")
     spec = notebook.metadata.get("kernelspec")
     name = about.get("name") or (spec.get("name") if isinstance(spec, dict) else "") or "python3"
     kernel = Kernel(str(name), cwd=notebook.cwd, packages=tuple(about.get("packages") or ()))
@@ -78,6 +79,19 @@ def clean(
         if form != LEFT_OUT:
             tell(f"Later cells need {notebook.cells[index].name}: {_told(notebook, index, form)}.")
     return _composed(notebook, out, dict(cleaning.pieces(plan)), results, facts)
+
+
+def _check_needs_no_host(notebook: ReadNotebook) -> None:
+    """Raises TranscriptError if the code calls functions that a notebook by itself has not."""
+    results = [step.result for step in notebook.transcript.steps if step.result]
+    names = sorted({call.name for result in results for call in result.tool_calls})
+    if names:
+        reason = (
+            f"cannot be made clean: its code calls {', '.join(names)}, which ran outside of the "
+            "kernel, so no notebook runs it by itself. `replay` does, with the recorded results; "
+            "`export --to html` or `--to markdown` shows it."
+        )
+        raise TranscriptError(notebook.path, reason)
 
 
 class _Cleaning:

@@ -24,7 +24,7 @@ _LISTS = ("list", "List", "tuple", "Tuple", "set", "Set", "frozenset", "Sequence
 _SCALARS = [{"type": kind} for kind in ("string", "number", "boolean", "object")]
 
 
-def json_tools(tools: Iterable[Tool], language: str) -> list[dict[str, Any]]:
+def json_tools(tools: Iterable[Tool], language: str) -> list[Mapping[str, Any]]:
     """The tool for code in the kernel's `language`, and those of `tools` that JSON can call.
 
     The same tools give the same bytes. Only keywords that all providers know are used: no

@@ -8,6 +8,9 @@ from kernel_agent.observation import output_text
 from kernel_agent.steps import Entry, Step, Task
 from kernel_agent.tools.tool import Tool, as_tool
 
+READER = "read_output"
+"""Its name. It is always there, and the system prompt has a line for it."""
+
 PAGE = 20_000
 """Most characters of an output that one call gives."""
 

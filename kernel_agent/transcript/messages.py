@@ -12,6 +12,7 @@ from kernel_agent.transcript.shortening import as_cut
 
 TOGETHER = "It ran together with the next call: what came out of both is shown there."
 NOT_RUN = "It was not run: the task had ended."
+REFUSED = "It was not run: the result of the last call says why."
 FIGURES = "What the last cell showed:"
 
 
@@ -64,8 +65,9 @@ def _native_messages(step: Step) -> Iterator[Message]:
         if seen:
             yield seen.message()
         return
+    others = NOT_RUN if seen is None else TOGETHER if step.result else REFUSED
     for call in reply.calls[:-1]:
-        yield _result(call, TOGETHER if seen else NOT_RUN)
+        yield _result(call, others)
     yield _result(reply.calls[-1], seen.text if seen else NOT_RUN)
     if seen and seen.images:
         yield user_message(FIGURES, seen.images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Container
 from datetime import date
 from pathlib import Path
 
@@ -26,10 +27,10 @@ def new_path(folder: Path, task: str, today: date) -> Path:
     return free_path(folder / f"{today.isoformat()}-{slug}.ipynb")
 
 
-def free_path(path: Path) -> Path:
-    """`path`, or if it is taken the same with -2, -3, … behind the stem."""
+def free_path(path: Path, taken: Container[Path] = ()) -> Path:
+    """`path`, or if it is there or `taken` the same with -2, -3, … behind the stem."""
     free, number = path, 1
-    while os.path.lexists(free):
+    while free in taken or os.path.lexists(free):
         number += 1
         free = path.with_stem(f"{path.stem}-{number}")
     return free

@@ -195,6 +195,11 @@ class Transcript:
         found = self.about.get("reply_format")
         return next((form for form in get_args(Format) if form == found), "fence")
 
+    def facts(self, group: str) -> dict[str, Any]:
+        """What `about` says under the name `group` (`"model"`, `"kernel"`); empty if nothing."""
+        found = self.about.get(group)
+        return found if isinstance(found, dict) else {}
+
     def messages(self, *more: Entry) -> list[Message]:
         """What the model is sent, derived from the system prompt and the entries alone.
 
