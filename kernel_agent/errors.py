@@ -23,10 +23,22 @@ A message says what happened, to which thing, why, and what to do.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class KernelAgentError(Exception):
     """The root: catch this to catch all of ours."""
+
+    def __reduce__(self) -> Any:
+        # Constructors take other things than the message: to another process it goes whole.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[KernelAgentError], args: tuple[Any, ...], facts: dict[str, Any]) -> Any:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class KernelError(KernelAgentError):

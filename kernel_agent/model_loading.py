@@ -45,6 +45,7 @@ def _load() -> Any:
     litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize
     # Else it downloads a tokenizer for some models when it counts tokens.
     litellm.disable_hf_tokenizer_download = True
+    importlib.import_module("openai.resources.chat.completions")  # it waits until the first request
     # It imports hundreds of modules with its first reply: this one is made up, without network.
     list(litellm.completion("openai/none", [], mock_response="none", stream=True))
     return litellm

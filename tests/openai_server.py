@@ -106,6 +106,14 @@ class NoGoodbye:
     text: str = "Done."
 
 
+@dataclass(frozen=True)
+class Raw:
+    """Whatever a broken server may send: `body` word for word, streamed or not."""
+
+    body: bytes
+    content_type: str = "text/event-stream"
+
+
 Script = (
     str
     | Answer
@@ -117,6 +125,7 @@ Script = (
     | Stall
     | Trickle
     | NoGoodbye
+    | Raw
 )
 
 
@@ -206,6 +215,8 @@ class _Handler(BaseHTTPRequestHandler):
             answer = Answer(answer)
         if isinstance(answer, Status):
             self._refuse(answer)
+        elif isinstance(answer, Raw):
+            self._send(answer.body, content_type=answer.content_type)
         elif body.get("stream"):
             self._stream(answer, body)
         else:
@@ -247,12 +258,13 @@ class _Handler(BaseHTTPRequestHandler):
         status: int = 200,
         headers: Mapping[str, str | float | None] | None = None,
         length: int | None = None,
+        content_type: str = "application/json",
     ) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             if value is not None:
                 self.send_header(name, str(value))
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(length or len(payload)))
         self.end_headers()
         self.wfile.write(payload)

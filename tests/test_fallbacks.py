@@ -20,7 +20,7 @@ from kernel_agent.model import Fallbacks, LiteLLM, fallbacks, reply_format, wind
 from kernel_agent.model.waiting import GivenUpError
 from kernel_agent.steps import Message, Usage
 from tests.local_model import KEY, MESSAGES, ignore, local_model
-from tests.openai_server import OpenAIServer, Stall, Status
+from tests.openai_server import CutConnection, OpenAIServer, Stall, Status
 
 # pydantic's word to litellm, which silences it except where pytest listens.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the")
@@ -233,6 +233,26 @@ def test_what_a_fallback_is_asked_can_be_given_up() -> None:
         thread.join(5)
         assert two.hung_up.wait(5)
     assert isinstance(raised[0], GivenUpError)
+
+
+def test_who_gives_up_between_two_models_asks_no_other() -> None:
+    with OpenAIServer([DOWN]) as one, OpenAIServer(["Not asked for."]) as two:
+        model = Fallbacks([local_model(one, retries=0), local_model(two, "openai/two")])
+
+        def listen(event: Event) -> None:
+            if isinstance(event, ModelChanged):
+                model.cancel(threading.get_ident())
+
+        with pytest.raises(GivenUpError):
+            model.complete(MESSAGES, listen)
+        assert two.requests == []
+
+
+def test_what_the_first_was_paid_in_vain_counts() -> None:
+    with OpenAIServer([CutConnection("word " * 200)]) as one, OpenAIServer(["Two."]) as two:
+        model = Fallbacks([local_model(one, retries=0), local_model(two, "openai/two")])
+        reply = model.complete(MESSAGES, ignore)
+    assert reply.usage.completion_tokens > 20 + 150
 
 
 def raising(

@@ -225,8 +225,16 @@ def test_an_effort_is_taken_for_a_model_that_may_take_it(name: str) -> None:
 
 
 def test_what_a_model_tells_about_itself_makes_it_again() -> None:
-    options = {"requests_per_minute": 30, "window": 9000, "exact_usage": True, "timeout": 5.0}
-    model = LiteLLM("openai/x", temperature=0.5, retries=6, **options)
+    options = {
+        "requests_per_minute": 30,
+        "window": 9000,
+        "exact_usage": True,
+        "timeout": 5.0,
+        "deadline": 9.0,
+        "stall": 4.0,
+        "reply_format": "json",
+    }
+    model = LiteLLM("openai/x", temperature=0.5, retries=6, client=object(), **options)
     about = model.about()
     assert about["parameters"] == {"temperature": 0.5, **options}
     again = LiteLLM(about["name"], **about["parameters"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import pickle
 import traceback
 from types import SimpleNamespace
 from typing import Any
@@ -176,7 +177,6 @@ def test_about_tells_the_parameters_as_json_without_secrets() -> None:
             "max_tokens": 100,
             "stop": ["a", "b"],
             "extra_headers": {"X-Title": "me"},
-            "client": "object",
         },
     }
 
@@ -291,3 +291,10 @@ def test_every_public_error_has_its_place(module: str, places: dict[str, type[Mo
     errors = public_errors(importlib.import_module(module))
     found = {name: type(model_error("m", {}, an_instance(kind))) for name, kind in errors.items()}
     assert found == {name: places.get(name) for name in errors}
+
+
+def test_an_error_goes_to_another_process_whole() -> None:
+    error = ModelUnavailableError("openai/x", "it is down.", 7.0)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (ModelUnavailableError, str(error))
+    assert (again.model, again.reason, again.retry_after) == ("openai/x", "it is down.", 7.0)

@@ -12,7 +12,7 @@ from kernel_agent.errors import ModelError, ModelUnavailableError
 from kernel_agent.events import Event, Listener, ReplyRetried, ReplyText, RequestHeld
 from kernel_agent.model import LiteLLM, receiving
 from kernel_agent.model.pacing import MINUTE, Pace
-from kernel_agent.model.retrying import MAX_ASKED, MAX_WAIT, MAX_WAITS, retry_wait
+from kernel_agent.model.retrying import MAX_ASKED, MAX_WAIT, retry_wait
 from kernel_agent.model.waiting import GivenUpError, Waiting
 from tests.local_model import MESSAGES, complete, ignore, local_model
 from tests.openai_server import (
@@ -35,9 +35,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Accessing the")
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits between tries, which take no time."""
+    """The waits between tries, which take no time but from the deadline."""
     seconds: list[float] = []
-    monkeypatch.setattr(Waiting, "pause", lambda self, wait: seconds.append(wait))
+
+    def pause(waiting: Waiting, wait: float) -> None:
+        seconds.append(wait)
+        waiting.deadline -= wait
+
+    monkeypatch.setattr(Waiting, "pause", pause)
     return seconds
 
 
@@ -130,13 +135,20 @@ def test_a_provider_that_asks_for_too_long_a_wait_is_down(waits: list[float]) ->
     assert waits == []
 
 
-def test_the_waits_for_one_reply_are_bounded_together(waits: list[float]) -> None:
+def test_the_deadline_is_for_all_tries_and_waits_together(waits: list[float]) -> None:
     with (
         OpenAIServer([Status(429, retry_after=500)] * 9) as server,
-        pytest.raises(ModelUnavailableError, match="1,500 s already"),
+        pytest.raises(ModelUnavailableError, match="too late: `deadline` is 1,200 s"),
     ):
-        local_model(server, retries=100).complete(MESSAGES)
-    assert sum(waits) <= MAX_WAITS
+        local_model(server, retries=100, deadline=1200).complete(MESSAGES)
+    assert waits == [500, 500]
+
+
+def test_a_try_that_lasted_to_the_deadline_is_the_last() -> None:
+    with OpenAIServer([Stall(), "Not asked for."]) as server:
+        with pytest.raises(ModelUnavailableError, match="too late: `deadline`"):
+            local_model(server, deadline=0.1).complete(MESSAGES)
+        assert len(server.requests) == 1
 
 
 def test_waits_grow_up_to_a_limit_and_differ_by_chance() -> None:

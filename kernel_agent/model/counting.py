@@ -11,6 +11,11 @@ from kernel_agent.model_loading import litellm_module
 from kernel_agent.steps import Message, RequestedCall, Usage
 
 
+def is_count(told: Any) -> bool:
+    """Whether the usage that a provider `told` is one: no request is empty."""
+    return bool(getattr(told, "prompt_tokens", 0) > 0 <= told.completion_tokens)
+
+
 def usage_of(name: str, told: Any) -> Usage:
     """The usage that the provider `told`, in litellm's form, with its price."""
     prompt, details = told.prompt_tokens_details, told.completion_tokens_details
@@ -66,8 +71,11 @@ def count_tokens(
 
 def _cost(name: str, told: Any) -> float | None:
     """The price in USD: the provider's own figure, else by litellm's list, else None."""
-    if isinstance(cost := getattr(told, "cost", None), float):
-        return cost
+    match getattr(told, "cost", None):
+        case bool():
+            pass
+        case int() | float() as cost:
+            return float(cost)
     # litellm raises a bare Exception for a model without a price, and a reply that was paid for
     # must not be lost to its price.
     with suppress(Exception):

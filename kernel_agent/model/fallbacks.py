@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import re
+import math
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from kernel_agent.errors import ModelUnavailableError
 from kernel_agent.events import Listener, ModelChanged
 from kernel_agent.model.function_model import as_model
+from kernel_agent.model.media_parts import without_media
 from kernel_agent.model.protocol import JsonTool, Model, check_media, price, reply_format, window
+from kernel_agent.model.retrying import usage_lost
+from kernel_agent.model.waiting import Waiting
 from kernel_agent.steps import Format, Message, Reply, Usage
 
 TRY_FIRST_AGAIN = 600.0
 """How long a fallback is kept before the first model is asked again, in seconds."""
 
 _TRIED_AGAIN = f"after {TRY_FIRST_AGAIN:,.0f} s it is asked again."
-_WORDS = {"image": "[figure]", "audio": "[audio]", "video": "[video]"}
-_DATA_URL = re.compile(r"data:(image|audio|video)/")
 
 
 class Fallbacks:
@@ -45,6 +49,11 @@ class Fallbacks:
         self._as_asked: tuple[Model, ...] = ()
         self._current = 0
         self._first_failed = 0.0
+        self._waiting: dict[int, Waiting] = {}
+
+    def __reduce__(self) -> Any:
+        # Who is down here and now is found out anew.
+        return type(self), (self._given,)
 
     def prepare(self) -> None:
         """Start loading what the models need, in the background."""
@@ -60,6 +69,8 @@ class Fallbacks:
 
     def cancel(self, thread: int) -> None:
         """End what `thread` asks of any of the models; see `LiteLLM.cancel`."""
+        if waiting := self._waiting.get(thread):
+            waiting.cancel()  # between two models, too
         for model in self._given:
             if callable(cancel := getattr(model, "cancel", None)):
                 cancel(thread)
@@ -107,39 +118,48 @@ class Fallbacks:
         """The reply of the first model that is not down; see `Model.complete`.
 
         Raises ModelUnavailableError, with the reasons of all, if every one is down, and at once
-        whatever else a model raises. A reply's `model_seconds` are all that it took.
+        whatever else a model raises. A reply's usage is that of all who were asked, and its
+        `model_seconds` are all that it took.
         """
         members, started = self._members(), time.monotonic()
         failures: list[ModelUnavailableError] = []
-        asked = self._current
-        for number in self._order():
-            model = members[number]
-            if number != asked and listener:
-                why = failures[-1].reason if failures else _TRIED_AGAIN
-                listener(ModelChanged(model.name, why))
-            is_second_chance = number == 0 and self._current != 0
-            asked = number
-            try:
-                reply = (_with_options(model, retries=0) if is_second_chance else model).complete(
-                    messages if number == 0 else _without_unfit(messages, model),
-                    listener,
-                    tools=tools,
-                )
-            except ModelUnavailableError as error:
-                failures.append(error)
-                if number == 0:
-                    self._first_failed = time.monotonic()
-                continue
-            self._current = number
-            seconds = time.monotonic() - started
-            usage = replace(reply.usage, model_seconds=seconds)
-            return replace(reply, usage=usage, model=model.name if number else "")
+        current = asked = self._current  # another thread may change it
+        with self._waits() as waiting:
+            for number in self._order(current):
+                model = members[number]
+                if number != asked and listener:
+                    why = failures[-1].reason if failures else _TRIED_AGAIN
+                    listener(ModelChanged(model.name, why))
+                if number == 0 != current:
+                    model = _with_options(model, retries=0)
+                asked = number
+                waiting.check()
+                fit = messages if number == 0 else without_media(messages, partial(_takes, model))
+                try:
+                    reply = model.complete(fit, listener, tools=tools)
+                except ModelUnavailableError as error:
+                    failures.append(error)
+                    if number == 0:
+                        self._first_failed = time.monotonic()
+                    continue
+                self._current = number
+                usage = sum(map(usage_lost, failures), reply.usage)
+                usage = replace(usage, model_seconds=time.monotonic() - started)
+                return replace(reply, usage=usage, model=model.name if number else "")
         self._current = 0
         raise self._all_down(failures)
 
-    def _order(self) -> list[int]:
+    @contextmanager
+    def _waits(self) -> Iterator[Waiting]:
+        thread = threading.get_ident()
+        self._waiting[thread] = waiting = Waiting(self.name, seconds=math.inf)
+        try:
+            yield waiting
+        finally:
+            del self._waiting[thread]
+
+    def _order(self, current: int) -> list[int]:
         """The numbers of the models in the order in which they are asked."""
-        current = self._current
         is_time = time.monotonic() - self._first_failed >= TRY_FIRST_AGAIN
         order = [0, current] if is_time else [current, 0]
         return list(dict.fromkeys([*order, *range(len(self._given))]))
@@ -177,43 +197,3 @@ def _with_options(model: Model, **options: Any) -> Model:
 def _takes(model: Model, kind: str) -> bool:
     takes = getattr(model, "takes", None)
     return bool(takes(kind)) if callable(takes) else kind == "image" and model.takes_images
-
-
-def _without_unfit(messages: Sequence[Message], model: Model) -> Sequence[Message]:
-    """`messages` with a word in place of each image, audio or video that `model` does not take."""
-    kinds = {
-        kind
-        for message in messages
-        if isinstance(message.get("content"), list)
-        for part in message["content"]
-        if (kind := _kind(part))
-    }
-    unfit = {kind for kind in kinds if not _takes(model, kind)}
-    return [_with_words(message, unfit) for message in messages] if unfit else messages
-
-
-def _with_words(message: Message, unfit: set[str]) -> Message:
-    if not isinstance(message.get("content"), list):
-        return message
-    parts = [
-        {"type": "text", "text": _WORDS[kind]} if (kind := _kind(part)) in unfit else part
-        for part in message["content"]
-    ]
-    return {**message, "content": parts}
-
-
-def _kind(part: Mapping[str, Any]) -> str:
-    """What a part of a message is beside text: `"image"`, `"audio"`, `"video"`; else nothing."""
-    match part:
-        case {"type": "input_audio"}:
-            return "audio"
-        case {"image_url": {"url": str() as url}}:
-            default = "image"
-        case {"video_url": {"url": str() as url}}:
-            default = "video"
-        case {"file": {"file_data": str() as url}}:
-            default = ""
-        case _:
-            return ""
-    found = _DATA_URL.match(url)
-    return found[1] if found else default

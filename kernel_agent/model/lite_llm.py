@@ -14,10 +14,11 @@ from functools import partial
 from typing import Any, Self, cast
 
 from kernel_agent.closing import BlockWatch
-from kernel_agent.errors import ModelError
+from kernel_agent.errors import ModelUnavailableError
 from kernel_agent.events import Listener
-from kernel_agent.model.counting import count_tokens, counted, price_of, usage_of
-from kernel_agent.model.known import Kind, best_format, known_to_take, known_window, takes_effort
+from kernel_agent.model.checking import check_askable
+from kernel_agent.model.counting import count_tokens, counted, is_count, price_of, usage_of
+from kernel_agent.model.known import Kind, best_format, known_to_take, known_window
 from kernel_agent.model.media_parts import check_media
 from kernel_agent.model.ollama import UNKNOWN, Served, is_ollama, served
 from kernel_agent.model.options import Options
@@ -26,10 +27,9 @@ from kernel_agent.model.protocol import JsonTool
 from kernel_agent.model.receiving import received
 from kernel_agent.model.replies import ReplyReader
 from kernel_agent.model.requests import build
-from kernel_agent.model.retrying import until_it_passes, until_it_says_something
+from kernel_agent.model.retrying import LostReplyError, until_it_passes, until_it_says_something
 from kernel_agent.model.sending import streamed, whole
 from kernel_agent.model.waiting import Waiting
-from kernel_agent.model_errors import model_error, no_key_error
 from kernel_agent.model_loading import litellm_module, prepare_litellm
 from kernel_agent.model_secrets import public
 from kernel_agent.steps import Format, Message, Reply, Usage
@@ -37,6 +37,7 @@ from kernel_agent.steps import Format, Message, Reply, Usage
 CONNECT_TIMEOUT = 10.0
 """Longest wait for a connection, in seconds: who cannot be reached is found out soon."""
 
+_PLAIN = (str, int, float, Mapping, list, tuple, type(None))
 _DRAFT_START = re.compile(r"<think(?:ing)?>")
 
 
@@ -45,9 +46,10 @@ class LiteLLM:
 
     `retries` are the further tries when the provider is overloaded or cannot be reached: six ride
     out a limit that is counted per minute. Seconds: `timeout` is the longest silence of the
-    provider, `deadline` the longest time for one request in all, and `stall` the longest silence
-    within a streamed reply, keep-alives not counted. Of `requests_per_minute` retries are a part,
-    and so are the requests of all who share this object.
+    provider, `deadline` the longest time for one reply in all, tries and the waits between them,
+    and `stall` the longest silence within a streamed reply, keep-alives not counted.
+    Of `requests_per_minute` retries are a part, and so are the requests of all who share this
+    object.
 
     `reply_format` is how the model is to write code: `"fence"`, `"tools"`, `"json"`, or `"auto"`
     for what litellm's knowledge of it suggests. `window` is how many tokens it holds, if litellm
@@ -98,7 +100,7 @@ class LiteLLM:
 
     def __reduce__(self) -> Any:
         # Locks and what goes on in this process stay here.
-        return partial(LiteLLM, self.name, **self._options.changed(), **self._params), ()
+        return partial(type(self), self.name, **self._options.changed(), **self._params), ()
 
     def prepare(self) -> None:
         """Start loading litellm in the background and return at once; `complete` waits for it."""
@@ -111,20 +113,7 @@ class LiteLLM:
         for a `reasoning_effort` that the model does not take, and ModelAuthenticationError if the
         provider wants a key and there is none.
         """
-        litellm = litellm_module()
-        try:
-            litellm.get_llm_provider(self.name, api_base=self._params.get("api_base"))
-        except Exception as error:
-            # `from None`: litellm's chain of exceptions may hold the key.
-            raise model_error(self.name, self._params, error) from None
-        missing = litellm.validate_environment(self.name)["missing_keys"]
-        # Where more than a key is missing (Bedrock, Vertex) there are other ways to log in.
-        if missing and not self._params.get("api_key") and all(map(_is_key, missing)):
-            raise no_key_error(self.name, missing)
-        effort = self._params.get("reasoning_effort")
-        if effort is not None and not takes_effort(self.name):
-            reason = f"it takes no `reasoning_effort`, but {effort!r} was given. Leave it out."
-            raise ModelError(self.name, reason)
+        check_askable(self.name, self._params)
 
     @property
     def takes_images(self) -> bool:
@@ -177,7 +166,9 @@ class LiteLLM:
 
     def about(self) -> dict[str, Any]:
         parameters = {**self._options.changed(), **self._params}
-        return {"name": self.name, "parameters": public(parameters)}
+        # An object is nothing that this model could be made again with.
+        kept = {name: value for name, value in parameters.items() if isinstance(value, _PLAIN)}
+        return {"name": self.name, "parameters": public(kept)}
 
     def with_options(self, **options: Any) -> Self:
         """The same model with other options; `cancel` and the requests per minute are shared."""
@@ -185,7 +176,9 @@ class LiteLLM:
         other = type(self)(self.name, **{**kept, **options})
         if options.get("requests_per_minute", each := self._options.requests_per_minute) == each:
             other._pace = self._pace
-        other._served, other._waiting = self._served, self._waiting
+        other._waiting = self._waiting
+        if not {"api_base", "api_key"} & set(options):
+            other._served = self._served
         return other
 
     def cancel(self, thread: int) -> None:
@@ -207,20 +200,17 @@ class LiteLLM:
         """The model's reply; see `Model.complete`.
 
         Usage is the provider's, or litellm's count where the provider tells none, together with
-        that of empty replies, which are asked again twice; `model_seconds` is the whole time,
-        failed tries and waits included.
+        that of empty replies, which are asked again twice, and what had come of replies that broke
+        off; `model_seconds` is the whole time, failed tries and waits included.
 
         Raises ModelUnavailableError after the last try, and without another try
         ModelAuthenticationError, ContextWindowExceededError and, for the rest, ModelError.
         """
-        litellm_module()
-        started = time.monotonic()
         with self._waits() as waiting:
             ask = partial(self._ask, waiting, messages, listener, tools)
+            retries, started = self._options.retries, time.monotonic()
             reply = until_it_says_something(
-                lambda: until_it_passes(
-                    ask, retries=self._options.retries, pause=waiting.pause, listener=listener
-                ),
+                lambda: until_it_passes(ask, retries=retries, waiting=waiting, listener=listener),
                 listener=listener,
             )
         seconds = time.monotonic() - started
@@ -228,9 +218,13 @@ class LiteLLM:
 
     @contextmanager
     def _waits(self) -> Iterator[Waiting]:
-        thread, waiting = threading.get_ident(), Waiting(self.name)
+        thread = threading.get_ident()
+        waiting = Waiting(self.name, seconds=self._options.deadline)
         self._waiting[thread] = waiting
         try:
+            # Loading takes seconds, of which the provider knows nothing.
+            litellm_module()
+            waiting.deadline = time.monotonic() + waiting.seconds
             yield waiting
         finally:
             del self._waiting[thread]
@@ -247,23 +241,36 @@ class LiteLLM:
             self._pace.hold(waiting, listener)
         request = self._request(messages, tools)
         reader = ReplyReader(listener, name=self.name, tools=tools, request=request)
-        options, is_cut = self._options, False
+        is_cut = False
         send = partial(streamed if listener else whole, self.name, self._params, request)
-        limits = {"deadline": options.deadline, "stall": options.stall}
-        with closing(received(send, waiting, model=self.name, **limits)) as items:
-            if listener:
-                is_cut = self._read(items, reader, watch=self._watch(tools))
-            else:
-                reader.whole(*items)
-        text, reasoning, calls = reader.text, reader.reasoning, reader.calls
-        if told := not is_cut and _is_count(reader.usage_told) and reader.usage_told:
-            usage = usage_of(self.name, told)
-        else:
-            usage = counted(self.name, messages, text, reasoning, calls)
+        try:
+            with closing(received(send, waiting, stall=self._options.stall)) as items:
+                if listener:
+                    is_cut = self._read(items, reader, watch=self._watch(tools))
+                else:
+                    reader.whole(*items)
+        except ModelUnavailableError as error:
+            if not reader.has_begun:
+                raise
+            paid = self._usage(messages, reader, is_whole=False)
+            raise LostReplyError(error.model, error.reason, error.retry_after, paid) from None
+        text = reader.text
         if not is_cut and self._may_think_aloud:
             self._may_think_aloud = "</think" in text and not _DRAFT_START.search(text)
-        finish_reason = "stop" if is_cut else reader.finish_reason
-        return Reply(text, reasoning, finish_reason, usage, calls, reader.signed)
+        return Reply(
+            text,
+            reader.reasoning,
+            "stop" if is_cut else reader.finish_reason,
+            self._usage(messages, reader, is_whole=not is_cut),
+            reader.calls,
+            reader.signed,
+        )
+
+    def _usage(self, messages: Sequence[Message], reader: ReplyReader, *, is_whole: bool) -> Usage:
+        """What the provider told of a whole reply, else our own count."""
+        if is_whole and is_count(reader.usage_told):
+            return usage_of(self.name, reader.usage_told)
+        return counted(self.name, messages, reader.text, reader.reasoning, reader.calls)
 
     def _watch(self, tools: Sequence[JsonTool]) -> BlockWatch | None:
         """What says when a streamed reply may be closed; None where it has to come whole."""
@@ -302,11 +309,3 @@ class LiteLLM:
 
 def _has_openai_key(params: Mapping[str, Any]) -> bool:
     return bool(params.get("api_key") or os.environ.get("OPENAI_API_KEY"))
-
-
-def _is_key(variable: str) -> bool:
-    return variable.endswith("_API_KEY")
-
-
-def _is_count(told: Any) -> bool:
-    return bool(getattr(told, "total_tokens", 0))

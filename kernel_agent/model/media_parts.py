@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kernel_agent.errors import ModelError
 from kernel_agent.model.peers import Peer
+from kernel_agent.steps import Message
 
+_ANY_DATA_URL = re.compile(r"data:(image|audio|video)/")
 _DATA_URL = re.compile(r"data:((audio|video)/[^;,]+)[^,]*,(.*)", re.DOTALL)
 _FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav", "x-flac": "flac"}
 _ABILITY = {
@@ -16,6 +18,7 @@ _ABILITY = {
     "audio": "supports_audio_input",
     "video": "supports_video_input",
 }
+_WORDS = {"image": "[figure]", "audio": "[audio]", "video": "[video]"}
 _MANY = {"image": "images", "audio": "audio", "video": "video"}
 
 
@@ -70,3 +73,46 @@ def fit_part(part: dict[str, Any], peer: Peer) -> dict[str, Any]:
     if peer.is_gemini:
         return {"type": "file", "file": {"file_data": url}}
     return {"type": "video_url", "video_url": {"url": url}}
+
+
+def without_media(messages: Sequence[Message], takes: Callable[[str], bool]) -> Sequence[Message]:
+    """`messages` with a word in place of each image, audio or video where `takes` says no.
+
+    It is asked for `"image"`, `"audio"` and `"video"`, and only for what is there.
+    """
+    kinds = {
+        kind
+        for message in messages
+        if isinstance(message.get("content"), list)
+        for part in message["content"]
+        if (kind := _kind(part))
+    }
+    unfit = {kind for kind in kinds if not takes(kind)}
+    return [_with_words(message, unfit) for message in messages] if unfit else messages
+
+
+def _with_words(message: Message, unfit: set[str]) -> Message:
+    if not isinstance(message.get("content"), list):
+        return message
+    parts = [
+        {"type": "text", "text": _WORDS[kind]} if (kind := _kind(part)) in unfit else part
+        for part in message["content"]
+    ]
+    return {**message, "content": parts}
+
+
+def _kind(part: Mapping[str, Any]) -> str:
+    """What a part of a message is beside text: `"image"`, `"audio"`, `"video"`; else nothing."""
+    match part:
+        case {"type": "input_audio"}:
+            return "audio"
+        case {"image_url": {"url": str() as url}}:
+            default = "image"
+        case {"video_url": {"url": str() as url}}:
+            default = "video"
+        case {"file": {"file_data": str() as url}}:
+            default = ""
+        case _:
+            return ""
+    found = _ANY_DATA_URL.match(url)
+    return found[1] if found else default

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from kernel_agent.errors import SettingsError
+from kernel_agent.steps import Format
 
-FORMATS = ("auto", "fence", "tools", "json")
+FORMATS = ("auto", *get_args(Format))
 
 
 @dataclass(frozen=True)

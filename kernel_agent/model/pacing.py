@@ -35,6 +35,7 @@ class Pace:
                 reason = f"`requests_per_minute` is {self._per_minute}."
                 listener(RequestHeld(reason, wait))
             waiting.pause(wait)
+            waiting.deadline += wait  # which is for the provider, not for those before us
         except BaseException:
             self.release(begin)
             raise

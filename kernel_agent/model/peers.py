@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from kernel_agent.model.protocol import JsonTool
@@ -132,12 +133,13 @@ class Peer:
     @property
     def is_known(self) -> bool:
         """Whether litellm's list has the model at all."""
-        return bool(self._facts())
+        return bool(self._facts)
 
     def info(self, key: str) -> Any:
         """A fact of litellm's list; None where it does not know the model."""
-        return self._facts().get(key)
+        return self._facts.get(key)
 
+    @cached_property
     def _facts(self) -> Mapping[str, Any]:
         litellm = litellm_module()
         if self.provider.startswith("ollama"):  # else litellm asks a server for it

@@ -31,8 +31,6 @@ def received(
     send: Callable[[], Generator[Any, None, None]],
     waiting: Waiting,
     *,
-    model: str,
-    deadline: float,
     stall: float,
 ) -> Generator[Any, None, None]:
     """What `send` yields, which sends the request and runs in a thread of its own.
@@ -40,11 +38,12 @@ def received(
     These are chunks as litellm makes them, or one whole response. When the generator is closed
     before its end, or anything is raised, the connection is closed at once.
 
-    Raises what `send` raises, GivenUpError, and ModelUnavailableError when the whole takes longer
-    than `deadline` seconds, or when after the first words nothing is said for `stall` seconds.
+    Raises what `send` raises, GivenUpError, and ModelUnavailableError when it is not complete at
+    the deadline of `waiting`, or when after the first words nothing is said for `stall` seconds.
     """
+    waiting.check()
     source = _Source(send, waiting)
-    end, silence, is_complete = time.monotonic() + deadline, math.inf, False
+    model, end, silence, is_complete = waiting.model, waiting.deadline, math.inf, False
     try:
         while True:
             item = waiting.get(source, until=min(end, silence))
@@ -54,7 +53,8 @@ def received(
                 case None if silence < end:
                     raise ModelUnavailableError(model, f"it fell silent for {stall:,g} s.")
                 case None:
-                    raise ModelUnavailableError(model, f"no reply was complete in {deadline:,g} s.")
+                    reason = f"no reply was complete in {waiting.seconds:,g} s."
+                    raise ModelUnavailableError(model, reason)
                 case _Ended(None):
                     return
                 case _Ended(ModelUnavailableError()) if is_complete:
@@ -105,7 +105,11 @@ class _Source:
         self._waiting.put(self, _Ended(error))
 
     def _hang_up(self) -> None:
-        """Wake the thread from its wait for the provider, as often as it begins one."""
+        """Wake the thread from its wait for the provider, as often as it begins one.
+
+        A thread whose socket cannot be found wakes by itself at the provider's next piece, or when
+        the timeout of the HTTP library is over. Nobody waits for it.
+        """
         pause = 0.001
         while not self._is_done:
             if self._thread.ident and (wire := _wire_of(self._thread.ident)):
@@ -120,15 +124,17 @@ def _wire_of(thread: int) -> socket.socket | None:
     """The socket that `thread` reads from or writes to at this moment.
 
     litellm hands out no response before its end, and each provider's stream hides it elsewhere;
-    what all have in common is the network stream of httpcore in which the thread waits.
+    what all have in common is the object in whose method the thread waits: a network stream of
+    httpcore's, or a socket.
     """
-    stream = importlib.import_module("httpcore").NetworkStream
+    streams = getattr(importlib.import_module("httpcore"), "NetworkStream", ())
     frame = sys._current_frames().get(thread)
     while frame is not None:
         owner = frame.f_locals.get("self")
-        if isinstance(owner, stream):
-            wire = owner.get_extra_info("socket")
-            return wire if isinstance(wire, socket.socket) else None
+        if isinstance(owner, streams):
+            owner = owner.get_extra_info("socket")
+        if isinstance(owner, socket.socket):
+            return owner
         frame = frame.f_back
     return None
 

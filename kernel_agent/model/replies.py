@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kernel_agent.events import Listener, ReplyText
-from kernel_agent.model.call_text import CallText
+from kernel_agent.model.call_text import CallText, whole_characters
 from kernel_agent.model.peers import Peer
 from kernel_agent.model.prefixes import stamp_of
 from kernel_agent.model.protocol import JsonTool
@@ -62,6 +62,11 @@ class ReplyReader:
         self._open: _Call | None = None
 
     @property
+    def has_begun(self) -> bool:
+        """Whether anything has come that has to be paid."""
+        return bool(self._texts or self._reasonings or self._calls)
+
+    @property
     def text(self) -> str:
         return self._split()[1]
 
@@ -73,7 +78,12 @@ class ReplyReader:
     def calls(self) -> tuple[RequestedCall, ...]:
         """The calls in order; one that came without an id has `call_1`, … by its place."""
         return tuple(
-            RequestedCall(call.id or f"call_{number}", call.name, call.arguments, call.extra)
+            RequestedCall(
+                call.id or f"call_{number}",
+                call.name,
+                whole_characters(call.arguments),
+                call.extra,
+            )
             for number, call in enumerate(self._calls, 1)
         )
 
@@ -129,9 +139,11 @@ class ReplyReader:
 
     def _take_call(self, part: Any, index: int) -> None:
         call = self._by_index.get(index)
-        identity, _, signature = (part.id or "").partition(_SIGNATURE_IN_ID)
-        # Some servers give every call the same index: then a new id begins a new call.
-        if call is None or (identity and call.id and identity != call.id):
+        identity, _, signature = str(part.id or "").partition(_SIGNATURE_IN_ID)
+        # Some servers give every call the same index: then a new id and name begin a new call.
+        # Others give every piece of a call an id of its own, but only the first one the name.
+        is_new = part.function.name and identity and call and call.id and identity != call.id
+        if call is None or is_new:
             call = _Call()
             self._calls.append(call)
             self._by_index[index] = call
@@ -165,11 +177,13 @@ class ReplyReader:
 
     def _tell(self, text: str, *, reasoning: bool = False) -> None:
         if self._listener and text:
-            self._listener(ReplyText(text, reasoning=reasoning))
+            self._listener(ReplyText(whole_characters(text), reasoning=reasoning))
 
     def _split(self) -> tuple[str, str]:
         """Reasoning and text, apart even where a server leaves both in the text."""
-        reasoning, text = "".join(self._reasonings), "".join(self._texts)
+        # Joined first: some servers cut a character in two.
+        reasoning = whole_characters("".join(self._reasonings))
+        text = whole_characters("".join(self._texts))
         # litellm does the same to a reply that comes whole.
         if not reasoning and (draft := _DRAFT.match(text)):
             reasoning, text = draft.groups()

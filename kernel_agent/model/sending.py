@@ -39,6 +39,7 @@ def streamed(
     stream = None
     held: list[Any] = []
     ends: list[str] = []
+    said = "its answer is no stream, or an empty one."
     try:
         stream = _completion(request, stream=True, stream_options={"include_usage": True})
         ends = _ends_of_gemini(stream)
@@ -46,6 +47,7 @@ def streamed(
             # litellm makes up a "stop" for a stream that ends early: half a cell would be executed.
             # What the provider itself has said, it knows at the end of the stream at the latest.
             if _knows_end(stream, ends) or not (held or _says_end(chunk)):
+                said = "the stream ended before the reply did."
                 yield from (*held, chunk)
                 held.clear()
             else:
@@ -55,13 +57,15 @@ def streamed(
     finally:
         _close(stream)
     if not _knows_end(stream, ends):
-        raise ModelUnavailableError(name, "the stream ended before the reply did.")
+        raise ModelUnavailableError(name, said)
     yield from held
 
 
 def _completion(request: Mapping[str, Any], **options: Any) -> Any:
-    # litellm never tries again itself: the listener would not hear of it.
-    return litellm_module().completion(**request, num_retries=0, max_retries=0, **options)
+    # litellm never tries again itself: the listener would not hear of it. And it does not look
+    # for MCP servers among the tools: it would need a package that not everybody has.
+    own = {"num_retries": 0, "max_retries": 0, "_skip_mcp_handler": True}
+    return litellm_module().completion(**request, **own, **options)
 
 
 def _knows_end(stream: Any, ends: list[str]) -> bool:

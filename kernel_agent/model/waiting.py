@@ -14,14 +14,17 @@ class GivenUpError(ModelError):
 
 
 class Waiting:
-    """The inbox of a thread that waits for the reply of `model`.
+    """The inbox of a thread that waits for the reply of `model`, for `seconds` in all.
 
     What it waits for comes from other threads, each putting in its items under its own name, so
-    that nothing of a try that was given up is taken for the next one's.
+    that nothing of a try that was given up is taken for the next one's. `deadline` is when the
+    time is over (`time.monotonic`).
     """
 
-    def __init__(self, model: str) -> None:
-        self._model = model
+    def __init__(self, model: str, *, seconds: float) -> None:
+        self.model = model
+        self.seconds = seconds
+        self.deadline = time.monotonic() + seconds
         # A SimpleQueue, because its put may be called from a signal handler.
         self._inbox: SimpleQueue[tuple[object, Any]] = SimpleQueue()
 
@@ -42,9 +45,13 @@ class Waiting:
                 return None
             if sender is self:
                 self.cancel()  # whoever waits next is to know it too
-                raise GivenUpError(self._model, "the request was given up.")
+                raise GivenUpError(self.model, "the request was given up.")
             if sender is source:
                 return item
+
+    def check(self) -> None:
+        """Raises GivenUpError if nobody waits any more: then nothing need be sent."""
+        self.get(None, until=time.monotonic())
 
     def pause(self, seconds: float) -> None:
         """Wait for `seconds`."""
