@@ -67,6 +67,8 @@ class Asking:
         # A model that is given no tools need not know of them.
         options: dict[str, Any] = {"tools": self._tools} if self._tools else {}
         try:
+            if self._given_up:
+                return
             self._inbox.put(self._model.complete(self._messages, listener, **options))
         except BaseException as error:  # whatever it is, it belongs to the thread that asked
             self._inbox.put(error)

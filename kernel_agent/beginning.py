@@ -183,6 +183,7 @@ class Beginning:
             loop.prompts,
             limits=loop.limits,
             cell_timeout=max(loop.limits.cell_timeout, cells.min_seconds),
+            max_chars=loop.max_chars,
             instructions=self._instructions,
             tools=cells.toolbox.tools,
         )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
-from operator import add
 from typing import Any
 
 from kernel_agent.errors import SettingsError
@@ -71,6 +69,34 @@ class Limits:
                 return "max_seconds"
         return None
 
+    def steps_left(self, entries: Iterable[Entry], ahead: Ahead) -> int | None:
+        """For about how many more steps cost, tokens and time suffice, the closing reply kept.
+
+        None where they suffice for all that `max_steps` allows, or nothing tells.
+        """
+        entries = tuple(entries)
+        if not replies_of(entries):
+            return None
+        used, request, closing = used_by(entries), ahead.request(entries), ahead.closing(entries)
+        price = ahead.price
+        budgets = [
+            (self.max_cost, used.cost or 0.0, price(request) or 0.0, price(closing) or 0.0),
+            (self.max_tokens, used.tokens, request.tokens, closing.tokens),
+            (
+                self.max_seconds,
+                used.model_seconds + used.kernel_seconds,
+                request.model_seconds,
+                closing.model_seconds,
+            ),
+        ]
+        left = [
+            int((limit - spent - last) / each)
+            for limit, spent, each, last in budgets
+            if limit is not None and each > 0
+        ]
+        steps = self.max_steps - sum(isinstance(entry, Step) for entry in entries)
+        return max(fewest, 0) if left and (fewest := min(left)) < steps else None
+
     def exhausted(self, entries: Iterable[Entry], ahead: Ahead) -> Outcome | None:
         """How the task ends if not even the next request may be made; None if it may.
 
@@ -126,16 +152,19 @@ class Limits:
 
 def used_by(entries: Iterable[Entry]) -> Usage:
     """What the `entries` have used in all. An unknown cost is no cost, and hides no other."""
-    return reduce(add, map(_used, entries), Usage())
+    usage, cost = Usage(), 0.0
+    for entry in entries:
+        if isinstance(entry, Step | Plan | Cut):
+            usage += entry.usage
+            cost += sum(known or 0.0 for known in _costs(entry))
+    return replace(usage, cost=cost)
 
 
-def _used(entry: Entry) -> Usage:
-    if not isinstance(entry, Step | Plan | Cut):
-        return Usage()
+def _costs(entry: Step | Plan | Cut) -> list[float | None]:
     costs = [entry.reply.usage.cost] if entry.reply else []
     if isinstance(entry, Step) and entry.result:
         costs += [call.usage.cost for call in entry.result.tool_calls]
-    return replace(entry.usage, cost=sum(cost or 0.0 for cost in costs))
+    return costs
 
 
 def _is_passed(limit: float, used: float, coming: float) -> bool:

@@ -91,6 +91,7 @@ class Loop:
         self._requests.tools = self.native_tools(transcript)
         try:
             while transcript.outcome is None:
+                self._make_room(transcript)
                 self._plan(transcript)
                 limit = self._limit(transcript)
                 if outcome := self._exhausted(transcript):
@@ -124,15 +125,17 @@ class Loop:
     def _exhausted(self, transcript: Transcript) -> Outcome | None:
         return self.limits.exhausted(transcript.task_entries, self.ahead(transcript))
 
+    def _make_room(self, transcript: Transcript) -> None:
+        if not self._reached(transcript) and not self._exhausted(transcript):
+            self._requests.make_room(transcript)
+
     def _limit(self, transcript: Transcript) -> Limit | None:
-        """The limit that is reached before the next request, for which room is made if not.
+        """The limit that is reached before the next request.
 
         The model knows of it then: from the last observation, or by a note if it is reached only
         now: a summary was paid for, or the run goes on with other limits.
         """
         limit = self._reached(transcript)
-        if not limit and not self._exhausted(transcript) and self._requests.make_room(transcript):
-            limit = self._reached(transcript)
         if limit and not self._exhausted(transcript):
             form = transcript.reply_format
             words = self.prompts.render("limit", limit=limit, reply_format=form)
@@ -273,6 +276,9 @@ class Loop:
             step=len(transcript.task_steps) + 1,
             max_steps=self.limits.max_steps,
             limit=self._reached(transcript, step) or "",
+            steps_left=self.limits.steps_left(
+                (*transcript.task_entries, step), self.ahead(transcript)
+            ),
             loop=repeats((*transcript.task_steps, step)),
             reply_format=transcript.reply_format,
         )

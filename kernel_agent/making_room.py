@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,14 +10,17 @@ from kernel_agent.context import Marks, marks, next_tokens, tokens_of, where_to_
 from kernel_agent.errors import ContextWindowExceededError
 from kernel_agent.prompts import Prompts
 from kernel_agent.reply import RunCode, Unusable, read_reply
-from kernel_agent.steps import Cut, Entry, Message, Note, Plan, Reply, Step, Task
+from kernel_agent.steps import Cut, Entry, Format, Message, Note, Plan, Reply, Step, Task
+from kernel_agent.syntax import parse
 from kernel_agent.terminal import plain_text
 from kernel_agent.transcript.messages import messages_of
 from kernel_agent.transcript.shortening import without_user_cells
 
-MAX_SUMMARY = 3_000  # characters; 300 words have about 2,000
+MAX_SUMMARY = 3_000  # characters
+WORD = 10  # characters that a word of a summary has at most: it is full of names and numbers
 MAX_PLAN = 1_500
 MAX_VARIABLES = 1_500
+MAX_FUNCTIONS = 600
 MAX_STEP_LINE = 150
 ROOMY = 12_000  # tokens of a window from which on these bounds hold; in smaller ones they shrink
 LEAST_GAIN = 0.1  # of the window: less is not worth a cut while the request still fits
@@ -30,7 +34,7 @@ def make_room(
     *,
     system: str,
     window: int | None,
-    native: bool,
+    reply_format: Format,
     prompts: Prompts,
     ask: AskModel,
     language: str = "python",
@@ -49,7 +53,7 @@ def make_room(
     own = without_user_cells(entries)
     if not refused and (window is None or (own and isinstance(own[-1], Cut))):
         return None
-    messages = messages_of(system, own, native=native)
+    messages = messages_of(system, own, native=reply_format == "tools")
     sent = next_tokens(messages, own)
     if refused:
         bounds = Marks(full=sent // 2, aim=sent // 2, most=sent // 2)
@@ -59,7 +63,7 @@ def make_room(
         if sent <= bounds.full:
             return None
     scale = sent / max(tokens_of(messages), 1)
-    run = _Run(own, system, native, prompts, ask, language, bounds, scale)
+    run = _Run(own, system, reply_format, prompts, ask, language, bounds, scale)
     cut = run.cut()
     gain = sent - run.tokens(cut)
     least = 1 if refused or sent > bounds.most else int(LEAST_GAIN * bounds.most)
@@ -72,7 +76,7 @@ class _Run:
 
     entries: Sequence[Entry]
     system: str
-    native: bool
+    reply_format: Format
     prompts: Prompts
     ask: AskModel
     language: str
@@ -102,7 +106,10 @@ class _Run:
         before = self._last_cut()
         if cut.summarised == before.summarised:
             return cut
-        asked = self.prompts.render("summary", is_made=False)
+        words = int(MAX_SUMMARY * self._share) // WORD
+        asked = self.prompts.render(
+            "summary", is_made=False, max_words=words, reply_format=self.reply_format
+        )
         reply = self._asked(cut, asked)
         if reply is None:
             return cut
@@ -113,8 +120,9 @@ class _Run:
 
     def _asked(self, cut: Cut, asked: str) -> Reply | None:
         """The reply to `asked`, after as much of what was shown as there is room for."""
-        everything = len(self.entries)
-        forms = (None, self._trial(everything, self._last_cut().summarised), cut)
+        before = self._last_cut().summarised
+        shorter = (self._trial(place, before) for place in (cut.shortened, len(self.entries)))
+        forms = (None, *shorter, cut)
         for form in forms:
             messages = self._messages(form, Note(asked))
             if self.scale * tokens_of(messages) <= self.bounds.most:
@@ -126,7 +134,7 @@ class _Run:
 
     def _messages(self, cut: Cut | None, *more: Entry) -> list[Message]:
         entries = (*self.entries, *([cut] if cut else []), *more)
-        return messages_of(self.system, entries, native=self.native)
+        return messages_of(self.system, entries, native=self.reply_format == "tools")
 
     def _last_cut(self) -> Cut:
         cuts = (entry for entry in reversed(self.entries) if isinstance(entry, Cut))
@@ -153,14 +161,22 @@ class _Run:
 
     def _told(self, summarised: int, said: str, *, share: float = 1.0) -> str:
         """What stands for the entries before `summarised`: what was `said` of them, and more."""
-        share *= min(1.0, self.bounds.most / ROOMY)
+        share *= self._share
+        number, plan = _last_plan(self.entries, summarised)
         return self.prompts.render(
             "summary",
             is_made=True,
             summary=_bounded(said, int(MAX_SUMMARY * share)),
-            plan=_bounded(_last_plan(self.entries, summarised), int(MAX_PLAN * share)),
+            plan=_bounded(plan, int(MAX_PLAN * share)),
+            plan_step=number,
             variables=_variables(self.entries, int(MAX_VARIABLES * share)),
+            functions=_functions(self.entries, int(MAX_FUNCTIONS * share)),
         )
+
+    @property
+    def _share(self) -> float:
+        """How much of the usual bounds a window of this size has room for."""
+        return min(1.0, self.bounds.most / ROOMY)
 
     def _known(self, before: Cut, summarised: int) -> str:
         """What is known of the steps without asking: what they were for, and how they ended."""
@@ -185,15 +201,21 @@ def _summary(reply: Reply, language: str) -> str:
             return answer.text.strip()
 
 
-def _last_plan(entries: Sequence[Entry], summarised: int) -> str:
-    """The last plan of the last task, if it is left out; empty if not, or without one."""
-    for place in range(len(entries) - 1, -1, -1):
-        match entries[place]:
+def _last_plan(entries: Sequence[Entry], summarised: int) -> tuple[int, str]:
+    """The last plan of the last task, if it is left out, and before which of its steps it was made.
+
+    Empty if it is not left out, or without one.
+    """
+    number, last = 1, (0, "")
+    for place, entry in enumerate(entries):
+        match entry:
             case Task():
-                return ""
+                number, last = 1, (0, "")
             case Plan(said=said):
-                return said if place < summarised else ""
-    return ""
+                last = (number, said) if place < summarised else (0, "")
+            case Step():
+                number += 1
+    return last
 
 
 def _variables(entries: Sequence[Entry], max_chars: int) -> str:
@@ -217,6 +239,30 @@ def _variables(entries: Sequence[Entry], max_chars: int) -> str:
     first = _fitting_items(others, max_chars // 2)
     left_out = len(others) - len(first)
     return ", ".join([*first, *([f"… {left_out} more …"] if left_out else []), *reversed(last)])
+
+
+def _functions(entries: Sequence[Entry], max_chars: int) -> str:
+    """The functions that cells have defined, with their parameters; the last ones if not all."""
+    known: dict[str, str] = {}
+    for entry in entries:
+        if isinstance(entry, Step) and entry.result:
+            for name, signature in _defined(entry.result.source):
+                known.pop(name, None)
+                known[name] = signature
+    return ", ".join(reversed(_fitting_items(reversed(known.values()), max_chars)))
+
+
+def _defined(source: str) -> Iterator[tuple[str, str]]:
+    """The functions and classes that a cell defines at its top, with their parameters."""
+    tree = parse(source)
+    for node in tree.body if tree else ():
+        match node:
+            case (
+                ast.FunctionDef(name=name, args=given) | ast.AsyncFunctionDef(name=name, args=given)
+            ):
+                yield name, f"{name}({ast.unparse(given)})"
+            case ast.ClassDef(name=name):
+                yield name, f"class {name}"
 
 
 def _fitting_items(items: Iterable[str], max_chars: int) -> list[str]:

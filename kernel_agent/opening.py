@@ -55,13 +55,15 @@ def system_prompt(
     *,
     limits: Limits,
     cell_timeout: float,
+    max_chars: int,
     instructions: str,
     tools: Sequence[Tool] = (),
 ) -> str:
     """What the model is told first of all, for the format that it replies in.
 
     The kernel must have been started. `cell_timeout` is what the model is told of it (seconds),
-    `instructions` text of the user's, `tools` what the code can call.
+    `max_chars` how much it is shown of a cell's output, `instructions` text of the user's, `tools`
+    what the code can call.
     """
     there = kernel.report("packages()") or {"python": "", "packages": []}
     language = kernel.language or "python"
@@ -79,6 +81,7 @@ def system_prompt(
         images=model.takes_images,
         max_steps=limits.max_steps,
         cell_timeout=f"{cell_timeout:g}",
+        max_chars=f"{max_chars:,}",
         tools=[one.stub for one in others if one not in native],
         native_tools=[one.name for one in native],
         can_read_outputs=any(one.name == READER for one in tools) and language == "python",

@@ -65,7 +65,7 @@ class Requests:
             transcript.entries,
             system=transcript.system,
             window=window(self.model),
-            native=transcript.reply_format == "tools",
+            reply_format=transcript.reply_format,
             prompts=self._prompts,
             ask=partial(self._ask, transcript, is_shown=False),
             language=self.language,

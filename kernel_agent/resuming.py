@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kernel_agent.agent import Agent
 from kernel_agent.errors import SettingsError, TranscriptError
 from kernel_agent.kernel import Kernel
-from kernel_agent.model import LiteLLM, Model
+from kernel_agent.model import LiteLLM, Model, as_model
 from kernel_agent.steps import Message, Reply
 from kernel_agent.transcript import Transcript
 from kernel_agent.transcript.paths import free_path
@@ -159,10 +159,10 @@ def _agent(transcript: Transcript, model: AnyModel | None, options: dict[str, An
         raise SettingsError(
             f"The run worked in folder {str(cwd)!r}, which is not there. Name its place with `cwd`."
         )
-    if model is None:
-        model = _recorded_model(transcript)
+    asked = _recorded_model(transcript) if model is None else as_model(model)
+    if asked.name == transcript.facts("model").get("name"):
         options = {"fallbacks": _recorded_fallbacks(transcript)} | options
-    return Agent(model, transcript=transcript, **options)
+    return Agent(asked, transcript=transcript, **options)
 
 
 def _parameters(model: Mapping[str, Any]) -> dict[str, Any]:

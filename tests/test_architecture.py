@@ -44,7 +44,7 @@ ONLY_IN = {
     "rich": {"cli", "console", "diff_view", "rendering", "region", "replay_view"},
     "typer": {"cli"},
     "litellm": {"model", "model_errors", "model_loading"},
-    "openai": {"model_errors"},
+    "openai": {"model_errors", "model_loading"},
     "httpx": {"model", "model_errors", "page_fetching"},
     "mcp": {"mcp_client", "mcp_server"},
     "docstring_parser": {"tools"},

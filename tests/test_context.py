@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -71,7 +72,7 @@ def summary(messages: list[Message]) -> Reply:
 
 
 def room(entries: Sequence[Entry], window: int | None = 8000, **options: Any) -> Cut | None:
-    given = {"system": SYSTEM, "native": False, "prompts": Prompts(), "ask": summary}
+    given = {"system": SYSTEM, "reply_format": "fence", "prompts": Prompts(), "ask": summary}
     return make_room(entries, window=window, **given | options)
 
 
@@ -316,6 +317,45 @@ def test_the_model_sums_up_what_it_saw_and_that_takes_the_place_of_the_steps() -
     assert tokens_of(messages_of(SYSTEM, [*entries, cut])) <= marks(8000).full
 
 
+def test_what_a_summary_replaces_is_told_beside_it_plan_and_functions_too() -> None:
+    plan = Plan(Reply("1. Look."), "1. Look.", "Plan.", "Go on.")
+    source = "def look(name, *, rows=60):\n    return name\n\nclass Row: pass\n%time x = 1"
+    first = replace(step(1), result=CellResult(source))
+    entries = [TASK, first, plan, *(step(number) for number in range(2, 40))]
+    cut = room(entries)
+    assert cut is not None
+    text = messages_of(SYSTEM, [*entries, cut])[1]["content"][0]["text"]
+    assert "## Your plan from before step 2\n1. Look." in text
+    assert "look(name, *, rows=60), class Row" in text
+
+
+def test_a_summary_is_asked_for_in_as_many_words_as_are_kept_of_it() -> None:
+    asked: list[str] = []
+    said = "word " * 2_000
+
+    def ask(messages: list[Message]) -> Reply:
+        asked.append(messages[-1]["content"])
+        return Reply(said)
+
+    cut = room([TASK, *(step(number) for number in range(40))], ask=ask)
+    assert cut is not None
+    found = re.search(r"at most (\d+) words \(what is longer is cut\)", asked[0])
+    assert found is not None
+    assert int(found[1]) <= cut.summary.count("word ") < 2_000
+
+
+def test_the_newest_output_is_there_where_a_summary_is_asked_for() -> None:
+    asked: list[str] = []
+
+    def ask(messages: list[Message]) -> Reply:
+        asked.append(text_of(messages))
+        return summary(messages)
+
+    entries = [TASK, *(step(number, 3_000) for number in range(60))]
+    assert room(entries, ask=ask)
+    assert "59 word 59 word" in asked[0]
+
+
 def test_the_summary_is_asked_for_behind_the_very_messages_that_were_sent() -> None:
     entries: list[Entry] = [TASK]
     sent: list[Message] = []
@@ -421,7 +461,7 @@ def run_of(
         return Reply("It rained. " * 20, usage=Usage(real_tokens(messages), 60))
 
     for number, size in enumerate(sizes):
-        if cut := room(entries, window, ask=ask, native=native):
+        if cut := room(entries, window, ask=ask, reply_format="tools" if native else "fence"):
             entries.append(cut)
         messages = messages_of(SYSTEM, entries, native=native)
         check_form(messages)

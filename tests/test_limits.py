@@ -135,6 +135,20 @@ def test_a_limit_is_reached_while_a_closing_request_still_fits():
     assert Limits(max_tokens=tokens - 1).reached(steps, ahead()) == "max_tokens"
 
 
+def test_it_is_told_for_how_many_steps_a_budget_suffices_if_that_is_fewer_than_there_are():
+    steps = [step(prompt_tokens=1_000, completion_tokens=100, cost=1.2, model_seconds=1.0)]
+    each, last = ahead().request(steps), ahead().closing(steps)
+    enough = Limits(max_tokens=1_100 + 30 * each.tokens + last.tokens)
+    assert enough.steps_left(steps, ahead()) is None
+    two = Limits(max_tokens=1_100 + 2 * each.tokens + last.tokens + 10)
+    assert two.steps_left(steps, ahead()) == 2
+    cost = 1.2 + 3 * price(each) + price(last) + 0.01
+    assert Limits(max_cost=cost).steps_left(steps, ahead()) == 3
+    assert Limits(max_seconds=5.5).steps_left(steps, ahead()) == 3
+    assert Limits(max_steps=2, max_cost=cost).steps_left(steps, ahead()) is None
+    assert two.steps_left((), ahead()) is None
+
+
 def test_time_for_two_more_replies_is_kept_and_in_a_cell_for_one():
     steps = [step(model_seconds=1.0, kernel_seconds=2.0), step(model_seconds=3.0)]
     assert Limits(max_seconds=10.5).reached(steps, ahead()) is None

@@ -266,4 +266,4 @@ def test_over_http_a_model_that_was_told_can_still_answer(solve):
     cells = [code("import os\nos.path.exists('there')")] * 3
     run, asked = solve(*cells, code("final_answer('It never came.')"))
     assert run.answer == "It never came."
-    assert "wait inside one cell" in asked[-1]["content"]
+    assert "wait longer inside one cell" in asked[-1]["content"]

@@ -37,6 +37,7 @@ OPTIONS = {
         "images": [False, True],
         "max_steps": [20],
         "cell_timeout": ["120"],
+        "max_chars": ["8,000"],
         "tools": [[], ['def add(a: int) -> int:\n    """Add."""', "def two(): ..."]],
         "native_tools": [[], ["search", "price"]],
         "can_read_outputs": [False, True],
@@ -65,6 +66,7 @@ OPTIONS = {
         "step": [3, 19, 20],
         "max_steps": [20],
         "limit": ["", "max_steps"],
+        "steps_left": [None, 2],
         "loop": [
             None,
             *(Repeats(kind, (2, 3, 4)) for kind in ("error", "result", "reply", "refused")),
@@ -81,14 +83,18 @@ OPTIONS = {
         "is_made": [False, True],
         "summary": ["", "They sold 3."],
         "plan": ["", "1. Look."],
+        "plan_step": [11],
         "variables": ["", "x: int"],
+        "functions": ["", "look(name)"],
+        "max_words": [300],
+        "reply_format": FORMATS,
     },
     "refused": {"refused": ["Too small."]},
 }
 
 USERS = set(
-    "code_refused edited example files instructions native_tools notebook packages plan refused "
-    "summary task text tools unusable variables wanted".split()
+    "code_refused edited example files functions instructions native_tools notebook packages "
+    "plan refused summary task text tools unusable variables wanted".split()
 )
 """The variables that hold what a user, a model or a kernel has said: no words of the prompts."""
 

@@ -57,8 +57,7 @@ def recorded_model(transcript: Transcript, settings: Settings) -> LiteLLM | Tran
 
     Raises SettingsError if the notebook does not name one.
     """
-    about = transcript.about.get("model")
-    about = about if isinstance(about, dict) else {}
+    about = transcript.facts("model")
     name, parameters = about.get("name"), about.get("parameters")
     if not isinstance(name, str):
         raise SettingsError("The notebook does not say which model the run had: --model NAME.")
