@@ -11,7 +11,7 @@ from kernel_agent.adapters import adapted
 from kernel_agent.answer_types import wanted
 from kernel_agent.built_in_tools import built_in
 from kernel_agent.catching_up import bring_back, interrupted, is_worth_telling
-from kernel_agent.errors import ToolError
+from kernel_agent.errors import ToolError, TranscriptError
 from kernel_agent.events import RunStarted, StateRebuilt
 from kernel_agent.keeping import keep
 from kernel_agent.loop import Loop
@@ -22,7 +22,7 @@ from kernel_agent.steps import Entry, Note, Rebuilt, Task
 from kernel_agent.subagents import Subagents
 from kernel_agent.tool_use import recorded_offers
 from kernel_agent.tools import Toolbox, output_reader
-from kernel_agent.transcript import Transcript
+from kernel_agent.transcript import Transcript, free_path
 from kernel_agent.user_notebook import run_notebook
 
 
@@ -52,6 +52,7 @@ class Beginning:
         self._servers: McpTools | None = None
         self._instructions = instructions
         self._user_notebook = user_notebook
+        self._is_named = True  # by the user
         self._is_behind = transcript is not None  # the kernel lacks what the cells did
 
     def close(self) -> None:
@@ -69,6 +70,7 @@ class Beginning:
             self._use_format(self.transcript)
             return self.transcript
         path = notebook_path(task, folder=self.folder, out=out, user_notebook=self._user_notebook)
+        self._is_named = out is not None
         self.start({})
         check_model(model, given.images)
         self.transcript = self.new_transcript(path)
@@ -147,9 +149,21 @@ class Beginning:
             if transcript.tasks:
                 keep(transcript, partial(transcript.add, task), loop.tell)
             else:
-                transcript.add(task)  # nothing is lost yet if it cannot be saved
+                self._add_first(transcript, task)
         kernel = self._cells.kernel.name
         loop.tell(RunStarted(task, loop.model.name, kernel, transcript.path))
+
+    def _add_first(self, transcript: Transcript, task: Task) -> None:
+        """Add the first task. Raises TranscriptError: nothing is lost yet if it cannot be saved."""
+        try:
+            transcript.add(task)
+        except TranscriptError:
+            path = transcript.path
+            # Another run may have begun under the name that was chosen for this one.
+            if self._is_named or path is None or not path.exists():
+                raise
+            transcript.path = free_path(path)
+            transcript.save()
 
     def task(
         self, transcript: Transcript, text: str, given: Given, news: Rebuilt | None = None

@@ -18,10 +18,13 @@ from kernel_agent.errors import (
     ModelError,
     ModelUnavailableError,
 )
-from kernel_agent.model_secrets import redact
+from kernel_agent.model_secrets import public, redact
 
 MAX_REASON = 500
 """Longest reason, in characters."""
+
+NO_KEY = "none"
+"""What is sent as the key to a server of the user's own while there is none."""
 
 _ERROR_NAMES = re.compile(r"^(?:(?:litellm\.)?\w*(?:Error|Exception|Timeout)\s*[:-]\s+)+")
 _JSON_MESSAGE = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)*")')
@@ -60,15 +63,21 @@ def model_error(model: str, params: Mapping[str, Any], error: Exception) -> Mode
         case openai.NotFoundError():
             return ModelError(model, f"{reason} {_NAME_HINT}")
         case _ if _code(error) == "insufficient_quota":
-            return ModelError(model, reason)
+            return ModelError(model, f"{reason} More tries would not help: see to the account.")
         case _ if isinstance(_transport_error(error), httpx.UnsupportedProtocol):
             return ModelError(model, f"`api_base` is no URL: {reason}")
         case openai.APIConnectionError() | openai.APIResponseValidationError():
-            return ModelUnavailableError(model, reason, retry_after(error))
+            return ModelUnavailableError(model, f"{reason}{_where(params)}", retry_after(error))
         case _ if status in _WORTH_ANOTHER_TRY or (status or 0) >= 500:
             return ModelUnavailableError(model, reason, retry_after(error))
         case _:
             return ModelError(model, reason)
+
+
+def _where(params: Mapping[str, Any]) -> str:
+    """Where a server of the user's own was asked."""
+    base = params.get("api_base")
+    return f" The server that is asked is {public(base)}." if base else ""
 
 
 def no_key_error(model: str, variables: Sequence[str]) -> ModelAuthenticationError:
@@ -104,6 +113,8 @@ _NAME_HINT = (
 
 def _about_key(reason: str, model: str, params: Mapping[str, Any]) -> str:
     """`reason`, and what to do about the key."""
+    if params.get("api_key") == NO_KEY:
+        return f"{reason} The server wants a key: set OPENAI_API_KEY, or give `api_key`."
     if params.get("api_key"):
         return f"{reason} Check the `api_key` that was given."
     missing = importlib.import_module("litellm").validate_environment(model)["missing_keys"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -21,7 +22,7 @@ from kernel_agent.steps import Rebuilt, Task
 from kernel_agent.tool_use import about_tools, stand_ins
 from kernel_agent.tools import READER, Tool, kernel_source, takes_json
 from kernel_agent.transcript import Transcript, new_path
-from kernel_agent.transcript.paths import free_path
+from kernel_agent.transcript.paths import free_path, new_folder
 
 PRELUDE = '''\
 def final_answer(value):
@@ -231,8 +232,12 @@ def _give(data: Mapping[str, Any], transcript: Transcript, kernel: Kernel) -> st
     """Make the variables in the kernel; returns the source that did it."""
     path = transcript.path or kernel.cwd / "run.ipynb"
     number = f"-{len(transcript.tasks) + 1}" if transcript.tasks else ""
-    folder = path.with_name(f"{path.stem}-data{number}").absolute()
-    given = give(data, folder=folder, cwd=kernel.cwd)
+    folder = new_folder(path.with_name(f"{path.stem}-data{number}").absolute())
+    try:
+        given = give(data, folder=folder, cwd=kernel.cwd)
+    finally:
+        with suppress(OSError):  # where no value needs a file, none is there
+            folder.rmdir()
     run_setup(kernel, given.source, ", ".join(data))
     return given.source
 

@@ -17,6 +17,10 @@ from kernel_agent.steps import Message, Note, Reply
 from kernel_agent.telling import Telling
 from kernel_agent.transcript import Transcript
 
+_NO_MORE_ROOM = (
+    "Nothing more can be left out: give it less at once, or take a model with a larger window."
+)
+
 
 class Requests:
     """Asks `model` for replies to transcripts; `stopped` tells whether the user has had enough.
@@ -52,9 +56,10 @@ class Requests:
         while True:
             try:
                 return self._ask(transcript, transcript.messages(*more))
-            except ContextWindowExceededError:
+            except ContextWindowExceededError as error:
                 if not self.make_room(transcript, refused=True):
-                    raise
+                    reason = f"{error.reason} {_NO_MORE_ROOM}"
+                    raise ContextWindowExceededError(error.model, reason) from None
 
     def make_room(self, transcript: Transcript, *, refused: bool = False) -> bool:
         """Cut what the model is shown if its window will not hold it; whether that was done.

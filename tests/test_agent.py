@@ -540,3 +540,31 @@ def test_a_run_that_can_be_saved_nowhere_keeps_its_transcript_in_memory(tmp_path
     folder.unlink()
     agent.transcript.save()
     assert Transcript.load(agent.transcript.path).steps == agent.transcript.steps
+
+
+def test_runs_of_the_same_task_that_begin_together_write_into_files_of_their_own(tmp_path):
+    np = pytest.importorskip("numpy")
+    begin = threading.Barrier(2)
+
+    def run(number):
+        class Model:
+            name, takes_images = "m", False
+
+            def check(self):
+                begin.wait(60)  # both have chosen a name by now, and saved nothing yet
+
+            def about(self):
+                return {"name": "m", "parameters": {}}
+
+            def complete(self, messages, listener=None):
+                return Reply(code("final_answer(big.sum())"))
+
+        with Agent(Model(), cwd=tmp_path, folder=tmp_path / "runs") as agent:
+            return agent.run("Add it up.", data={"big": np.full(100_000, number)})
+
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(run, (1, 2))
+    assert (first.answer, second.answer) == (100_000, 200_000)
+    assert first.path != second.path
+    assert Transcript.load(first.path).answer == 100_000
+    assert Transcript.load(second.path).answer == 200_000

@@ -38,7 +38,7 @@ FINAL: list[tuple[Status, type[ModelError], str]] = [
     (Status(403, "Not yours."), ModelAuthenticationError, "Not yours."),
     (Status(404, "No model `x`."), ModelError, "No model `x`. Check `api_base` too"),
     (Status(422, "Odd."), ModelError, "Odd."),
-    (Status(429, "Pay first.", "insufficient_quota"), ModelError, "Pay first."),
+    (Status(429, "Pay first.", "insufficient_quota"), ModelError, "see to the account"),
     (Status(400, "Long.", "context_length_exceeded"), ContextWindowExceededError, "Long."),
     (
         Status(400, "This model's maximum context length is 8192 tokens."),

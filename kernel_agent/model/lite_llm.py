@@ -30,6 +30,7 @@ from kernel_agent.model.requests import build
 from kernel_agent.model.retrying import LostReplyError, until_it_passes, until_it_says_something
 from kernel_agent.model.sending import streamed, whole
 from kernel_agent.model.waiting import Waiting
+from kernel_agent.model_errors import NO_KEY
 from kernel_agent.model_loading import litellm_module, prepare_litellm
 from kernel_agent.model_secrets import public
 from kernel_agent.steps import Format, Message, Reply, Usage
@@ -92,7 +93,7 @@ class LiteLLM:
         self._params = params
         if name.startswith("openai/") and params.get("api_base") and not _has_openai_key(params):
             # A server of the user's own seldom wants a key, but litellm wants one to send.
-            self._params = params | {"api_key": "none"}
+            self._params = params | {"api_key": NO_KEY}
         self._pace = Pace(requests_per_minute) if requests_per_minute else None
         self._waiting: dict[int, Waiting] = {}
         self._served: Served | None = None

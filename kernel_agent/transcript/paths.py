@@ -34,3 +34,17 @@ def free_path(path: Path, taken: Container[Path] = ()) -> Path:
         number += 1
         free = path.with_stem(f"{path.stem}-{number}")
     return free
+
+
+def new_folder(path: Path) -> Path:
+    """A folder that nobody else has made: at `path`, or with -2, -3, … behind it. Raises OSError.
+
+    It may be removed again if it is not needed.
+    """
+    while True:
+        folder = free_path(path)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # another run was faster
+            continue
+        return folder
