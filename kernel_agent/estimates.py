@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kernel_agent.context import IMAGE_TOKENS
@@ -68,6 +68,24 @@ class Ahead:
             cached_tokens=0 if is_cut else known.cached_tokens,
             model_seconds=seconds,
         )
+
+    def requests(self, entries: Sequence[Entry], count: int) -> list[Usage]:
+        """What the next `count` requests will use if each step is like those before, on average."""
+        first = self.request(entries)
+        replies = replies_of(entries)
+        told = [reply.usage for reply in replies if reply.usage.tokens]
+        grown = told[-1].prompt_tokens - told[0].prompt_tokens if told else 0
+        # Where there is nothing to compare with: by the reply and what comes round it.
+        growth = grown // (len(told) - 1) if len(told) > 1 else first.completion_tokens + FRAME
+        growth = max(growth, 0)
+        return [
+            replace(
+                first,
+                prompt_tokens=first.prompt_tokens + number * growth,
+                cached_tokens=first.cached_tokens + number * growth if first.cached_tokens else 0,
+            )
+            for number in range(count)
+        ]
 
     def closing(self, entries: Sequence[Entry]) -> Usage:
         """What a closing request will use if it comes after one more step."""

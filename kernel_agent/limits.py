@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from kernel_agent.errors import SettingsError
@@ -12,6 +13,28 @@ from kernel_agent.steps import Cut, Entry, Limit, Outcome, Plan, Step, Usage
 
 SMALLEST = 0.000001
 """The least that can be left of a budget, in USD: a limit must be above 0."""
+
+
+@dataclass(frozen=True)
+class Scarcity:
+    """That what is left until the limit `name` suffices for about so many more `steps` alone."""
+
+    name: Limit
+    steps: int
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """A limit, what was spent of it, and the size of a request in its unit."""
+
+    name: Limit
+    limit: float
+    spent: float
+    size: Callable[[Usage], float]
+
+    @property
+    def left(self) -> float:
+        return self.limit - self.spent
 
 
 @dataclass(frozen=True)
@@ -52,50 +75,32 @@ class Limits:
         entries = tuple(entries)
         if sum(isinstance(entry, Step) for entry in entries) >= self.max_steps:
             return "max_steps"
-        if not replies_of(entries):
+        budgets = self._budgets(entries, ahead)
+        if not budgets or not replies_of(entries):
             return None
-        used = used_by(entries)
         coming = (ahead.request(entries), ahead.closing(entries)) if ahead else ()
-        if self.max_cost is not None:
-            cost = sum(ahead.price(one) or 0.0 for one in coming) if ahead else 0.0
-            if _is_passed(self.max_cost, used.cost or 0.0, cost):
-                return "max_cost"
-        tokens = sum(one.tokens for one in coming)
-        if self.max_tokens is not None and _is_passed(self.max_tokens, used.tokens, tokens):
-            return "max_tokens"
-        if self.max_seconds is not None:
-            seconds = used.model_seconds + used.kernel_seconds
-            if _is_passed(self.max_seconds, seconds, sum(one.model_seconds for one in coming)):
-                return "max_seconds"
+        for budget in budgets:
+            if _is_passed(budget.limit, budget.spent, sum(budget.size(one) for one in coming)):
+                return budget.name
         return None
 
-    def steps_left(self, entries: Iterable[Entry], ahead: Ahead) -> int | None:
+    def scarcity(self, entries: Iterable[Entry], ahead: Ahead) -> Scarcity | None:
         """For about how many more steps cost, tokens and time suffice, the closing reply kept.
 
         None where they suffice for all that `max_steps` allows, or nothing tells.
         """
         entries = tuple(entries)
-        if not replies_of(entries):
+        budgets = self._budgets(entries, ahead)
+        if not budgets or not replies_of(entries):
             return None
-        used, request, closing = used_by(entries), ahead.request(entries), ahead.closing(entries)
-        price = ahead.price
-        budgets = [
-            (self.max_cost, used.cost or 0.0, price(request) or 0.0, price(closing) or 0.0),
-            (self.max_tokens, used.tokens, request.tokens, closing.tokens),
-            (
-                self.max_seconds,
-                used.model_seconds + used.kernel_seconds,
-                request.model_seconds,
-                closing.model_seconds,
-            ),
+        most = self.max_steps - sum(isinstance(entry, Step) for entry in entries)
+        coming = ahead.requests(entries, most + 1)
+        found = [
+            Scarcity(budget.name, steps)
+            for budget in budgets
+            if (steps := _fitting(budget.left, map(budget.size, coming)) - 1) < most
         ]
-        left = [
-            int((limit - spent - last) / each)
-            for limit, spent, each, last in budgets
-            if limit is not None and each > 0
-        ]
-        steps = self.max_steps - sum(isinstance(entry, Step) for entry in entries)
-        return max(fewest, 0) if left and (fewest := min(left)) < steps else None
+        return min(found, key=lambda one: one.steps, default=None)
 
     def exhausted(self, entries: Iterable[Entry], ahead: Ahead) -> Outcome | None:
         """How the task ends if not even the next request may be made; None if it may.
@@ -106,19 +111,37 @@ class Limits:
         than the rest of a budget.
         """
         entries = tuple(entries)
-        used, replies = used_by(entries), len(replies_of(entries))
-        limits: dict[Limit, tuple[float | None, float, Callable[[Usage], float | None]]] = {
-            "max_cost": (self.max_cost, used.cost or 0.0, ahead.price),
-            "max_tokens": (self.max_tokens, used.tokens, lambda request: request.tokens),
-        }
-        for name, (limit, spent, size) in limits.items():
-            needed = None if limit is None else size(ahead.request(entries))
-            if limit is None or needed is None or spent + needed <= limit:
+        budgets = self._budgets(entries, ahead)
+        if not budgets:
+            return None
+        replies, request = len(replies_of(entries)), ahead.request(entries)
+        for budget in budgets:
+            needed = budget.size(request)
+            if budget.name == "max_seconds" or budget.spent + needed <= budget.limit:
                 continue
-            # Before the second reply nothing was kept for the closing request.
-            if replies < 2 or spent >= limit:
-                return _unasked(name, needed, max(limit - spent, 0.0))
+            # An unknown price is 0: then the closing request is made. Before the second reply
+            # nothing was kept for it.
+            is_known = budget.name == "max_tokens" or ahead.price(request) is not None
+            if is_known and (replies < 2 or budget.spent >= budget.limit):
+                return _unasked(budget.name, needed, max(budget.left, 0.0))
         return None
+
+    def _budgets(self, entries: Sequence[Entry], ahead: Ahead | None) -> list[_Budget]:
+        """Those that are limited; where the price is not known, requests cost nothing."""
+        if self.max_cost is self.max_tokens is self.max_seconds is None:
+            return []
+        used = used_by(entries)
+        seconds = used.model_seconds + used.kernel_seconds
+
+        def cost(request: Usage) -> float:
+            return (ahead.price(request) if ahead else None) or 0.0
+
+        budgets = (
+            _Budget("max_cost", self.max_cost or 0.0, used.cost or 0.0, cost),
+            _Budget("max_tokens", self.max_tokens or 0, used.tokens, lambda one: one.tokens),
+            _Budget("max_seconds", self.max_seconds or 0.0, seconds, lambda one: one.model_seconds),
+        )
+        return [budget for budget in budgets if budget.limit]
 
     def cell_seconds(self, entries: Iterable[Entry], *, at_least: float = 0.0) -> float:
         """How long the next cell may run, in seconds: `at_least` so long if there is time left.
@@ -145,9 +168,25 @@ class Limits:
         kept = ahead.price(ahead.request(entries)) or 0.0
         return max(self.max_cost - (used_by(entries).cost or 0.0) - kept, SMALLEST)
 
+    def told(self) -> str:
+        """What the model is told of cost, tokens and time; empty if none of them is limited."""
+        words = [
+            f"${self.max_cost:g}" if self.max_cost is not None else "",
+            f"{self.max_tokens:,} tokens (each request counts all that was said before it)"
+            if self.max_tokens is not None
+            else "",
+            f"{self.max_seconds:g} seconds" if self.max_seconds is not None else "",
+        ]
+        return " and ".join(filter(None, words))
+
     def about(self) -> dict[str, Any]:
         """The limits that are set, for the transcript."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def _fitting(left: float, sizes: Iterable[float]) -> int:
+    """How many of the `sizes`, from the first on, fit into what is `left`."""
+    return sum(total <= left for total in accumulate(sizes))
 
 
 def used_by(entries: Iterable[Entry]) -> Usage:

@@ -276,9 +276,7 @@ class Loop:
             step=len(transcript.task_steps) + 1,
             max_steps=self.limits.max_steps,
             limit=self._reached(transcript, step) or "",
-            steps_left=self.limits.steps_left(
-                (*transcript.task_entries, step), self.ahead(transcript)
-            ),
+            scarcity=self.limits.scarcity((*transcript.task_entries, step), self.ahead(transcript)),
             loop=repeats((*transcript.task_steps, step)),
             reply_format=transcript.reply_format,
         )

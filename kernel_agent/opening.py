@@ -83,6 +83,7 @@ def system_prompt(
         max_steps=limits.max_steps,
         cell_timeout=f"{cell_timeout:g}",
         max_chars=f"{max_chars:,}",
+        budget=limits.told(),
         tools=[one.stub for one in others if one not in native],
         native_tools=[one.name for one in native],
         can_read_outputs=any(one.name == READER for one in tools) and language == "python",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_agent.closing import BlockWatch
 from kernel_agent.reply import RunCode, read_reply
 from kernel_agent.steps import Reply
+from tests.examples import examples
 
 BLOCK = "I look.\n\n```python\nprint(max([3, 1, 2]))\n```"
 
@@ -127,13 +128,13 @@ def same_code(text: str, watch: BlockWatch) -> None:
 
 
 @given(start=START, pieces=st.lists(st.sampled_from(PIECES), max_size=14))
-@settings(max_examples=400, deadline=None, derandomize=True)
+@examples(400)
 def test_a_closed_reply_runs_the_same_code_as_the_whole(start: str, pieces: list[str]) -> None:
     same_code(start + "".join(pieces), BlockWatch())
 
 
 @given(start=START, pieces=st.lists(st.sampled_from(PIECES + DRAFTS), max_size=14))
-@settings(max_examples=400, deadline=None, derandomize=True)
+@examples(400)
 def test_so_does_one_of_a_model_that_thinks_aloud(start: str, pieces: list[str]) -> None:
     same_code("Hm.\n</think>\n" + start + "".join(pieces), BlockWatch(drafts=True))
     same_code(start + "".join(pieces), BlockWatch(drafts=True))

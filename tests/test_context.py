@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_agent import Agent
@@ -39,6 +39,7 @@ from kernel_agent.steps import (
 )
 from kernel_agent.tools import output_reader
 from kernel_agent.transcript.messages import messages_of
+from tests.examples import examples
 from tests.openai_server import Answer, OpenAIServer, Request, Script, Status
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -490,7 +491,7 @@ def check_form(messages: Sequence[Message]) -> None:
     assert not open_calls
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@examples(40)
 @given(
     sizes=st.lists(st.integers(0, 8000), min_size=1, max_size=60),
     window=st.integers(6000, 40_000),

@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_agent.steps import (
@@ -24,6 +24,7 @@ from kernel_agent.steps import (
     Usage,
 )
 from kernel_agent.transcript import Transcript
+from tests.examples import examples
 
 TASK = Task("Which month?", "Which month?")
 CUT = Cut(2, 2, "It rained.\n\n# A heading\n<b>bold</b>", "Sum up.", Reply("It rained.", "hm"))
@@ -49,7 +50,7 @@ replies = st.builds(Reply, texts, texts, st.none() | texts, st.builds(Usage, cou
 cuts = st.builds(Cut, counts, counts, texts, texts, st.none() | replies)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@examples(50)
 @given(st.lists(cuts | st.just(TASK) | st.just(look(1)) | st.builds(Note, texts), max_size=6))
 def test_cuts_come_back_equal_and_give_the_same_messages(
     tmp_path_factory: pytest.TempPathFactory, entries: list[Entry]

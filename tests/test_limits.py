@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernel_agent.agent import Agent
 from kernel_agent.errors import SettingsError
 from kernel_agent.estimates import FIRST_REPLY, Ahead
-from kernel_agent.limits import Limits, used_by
+from kernel_agent.limits import Limits, Scarcity, used_by
 from kernel_agent.model import LiteLLM
 from kernel_agent.steps import (
     CellResult,
@@ -137,16 +137,24 @@ def test_a_limit_is_reached_while_a_closing_request_still_fits():
 
 def test_it_is_told_for_how_many_steps_a_budget_suffices_if_that_is_fewer_than_there_are():
     steps = [step(prompt_tokens=1_000, completion_tokens=100, cost=1.2, model_seconds=1.0)]
-    each, last = ahead().request(steps), ahead().closing(steps)
-    enough = Limits(max_tokens=1_100 + 30 * each.tokens + last.tokens)
-    assert enough.steps_left(steps, ahead()) is None
-    two = Limits(max_tokens=1_100 + 2 * each.tokens + last.tokens + 10)
-    assert two.steps_left(steps, ahead()) == 2
-    cost = 1.2 + 3 * price(each) + price(last) + 0.01
-    assert Limits(max_cost=cost).steps_left(steps, ahead()) == 3
-    assert Limits(max_seconds=5.5).steps_left(steps, ahead()) == 3
-    assert Limits(max_steps=2, max_cost=cost).steps_left(steps, ahead()) is None
-    assert two.steps_left((), ahead()) is None
+    coming = ahead().requests(steps, 20)
+    tokens = 1_100 + sum(one.tokens for one in coming[:3])  # two steps and the closing request
+    assert Limits(max_tokens=tokens).scarcity(steps, ahead()) == Scarcity("max_tokens", 2)
+    assert Limits(max_tokens=tokens - 1).scarcity(steps, ahead()) == Scarcity("max_tokens", 1)
+    assert Limits(max_tokens=10**6).scarcity(steps, ahead()) is None
+    cost = 1.2 + sum(map(price, coming[:4]))
+    assert Limits(max_cost=cost).scarcity(steps, ahead()) == Scarcity("max_cost", 3)
+    both = Limits(max_cost=cost, max_tokens=tokens)
+    assert both.scarcity(steps, ahead()) == Scarcity("max_tokens", 2)
+    assert Limits(max_seconds=5.5).scarcity(steps, ahead()) == Scarcity("max_seconds", 3)
+    assert Limits(max_steps=3, max_cost=cost).scarcity(steps, ahead()) is None
+    assert both.scarcity((), ahead()) is None
+
+
+def test_coming_prompts_grow_as_those_before_have_grown():
+    steps = [step(prompt_tokens=n, completion_tokens=50) for n in (1_000, 1_400, 1_800)]
+    first, second, third = (one.prompt_tokens for one in ahead().requests(steps, 3))
+    assert (second - first, third - second) == (400, 400)
 
 
 def test_time_for_two_more_replies_is_kept_and_in_a_cell_for_one():

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_agent.steps import (
@@ -23,6 +23,7 @@ from kernel_agent.steps import (
     user_message,
 )
 from kernel_agent.transcript.messages import FIGURES, NOT_RUN, TOGETHER, messages_of
+from tests.examples import examples
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 RUN = RequestedCall("c1", "python", '{"code": "x = 1\\nx"}', {"sign": {"b": 1, "a": 2}})
@@ -151,7 +152,7 @@ entries = st.lists(
 
 @pytest.mark.parametrize("is_native", [False, True])
 @given(before=entries, after=entries)
-@settings(max_examples=100, deadline=None, derandomize=True)
+@examples(100)
 def test_each_call_is_answered_at_once_and_what_was_sent_stays_as_it_was(
     is_native: bool, before: list[Entry], after: list[Entry]
 ) -> None:

@@ -7,12 +7,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_agent.native_calls import WIDTH, read_arguments, sent_back, with_calls
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
 from kernel_agent.steps import Reply, RequestedCall
+from tests.examples import examples
 
 TOOLS = ("search", "zoom")
 CODE = "rain = [3, 1, 2]\nprint(max(rain))"
@@ -168,7 +169,7 @@ names = st.sampled_from(["query", "n", "class", "größe", "ﬁ", "a b", "é"]) 
 
 
 @given(st.dictionaries(names, values, max_size=4), st.booleans())
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(200)
 def test_any_json_arguments_reach_the_function_as_they_are(
     arguments: dict[str, Any], is_last: bool
 ) -> None:
@@ -202,7 +203,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @given(source=sources)
-@settings(max_examples=150, deadline=None, derandomize=True)
+@examples(150)
 def test_any_code_comes_out_unchanged_in_every_format(shape: str, source: str) -> None:
     action = read_reply(SHAPES[shape](source), reply_format=shape)  # type: ignore[arg-type]
     assert isinstance(action, RunCode), action
@@ -246,7 +247,7 @@ def test_where_only_text_can_be_calls_are_blocks_of_code() -> None:
 
 
 @given(st.text(max_size=20) | st.builds(json.dumps, values) | st.just('{"a": NaN}'))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(200)
 def test_arguments_are_sent_back_as_an_object_and_word_for_word_where_they_are_one(
     arguments: str,
 ) -> None:

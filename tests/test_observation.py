@@ -8,7 +8,7 @@ import struct
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,6 +16,7 @@ from kernel_agent.observation import MAX_IMAGES, figure_size, observe, output_te
 from kernel_agent.steps import ANSWER_MIME, CellResult, Observation, Output
 from kernel_agent.terminal import plain_text
 from kernel_agent.tracebacks import error_text
+from tests.examples import examples
 
 
 def stream(text: str, name: str = "stdout") -> Output:
@@ -259,7 +260,7 @@ def test_a_terminal_would_show(text: str, plain: str) -> None:
 
 
 @given(st.text(st.sampled_from("ab\r\b\n\x1b[K0m;\x00\x9b]\x07 "), max_size=60))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 def test_plain_text_has_no_control_characters_and_is_stable(text: str) -> None:
     plain = plain_text(text)
     assert all(character == "\n" or character.isprintable() for character in plain)
@@ -510,7 +511,7 @@ def test_hostile_output_is_observed_quickly(piece: str) -> None:
     st.lists(st.text(st.sampled_from("ab \n\r\x00…"), max_size=300), max_size=5),
     st.integers(0, 400),
 )
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(200)
 def test_observations_are_bounded_and_deterministic(texts: list[str], max_chars: int) -> None:
     outputs = tuple(stream(text) for text in texts)
     text = shown(*outputs, max_chars=max_chars)

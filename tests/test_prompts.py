@@ -12,6 +12,7 @@ import tiktoken
 from jinja2 import meta
 
 from kernel_agent.errors import PromptError
+from kernel_agent.limits import Scarcity
 from kernel_agent.looping import Repeats
 from kernel_agent.opening import EXAMPLES
 from kernel_agent.prompts import Prompts
@@ -38,6 +39,7 @@ OPTIONS = {
         "max_steps": [20],
         "cell_timeout": ["120"],
         "max_chars": ["8,000"],
+        "budget": ["", "9,000 tokens"],
         "tools": [[], ['def add(a: int) -> int:\n    """Add."""', "def two(): ..."]],
         "native_tools": [[], ["search", "price"]],
         "can_read_outputs": [False, True],
@@ -66,7 +68,7 @@ OPTIONS = {
         "step": [3, 19, 20],
         "max_steps": [20],
         "limit": ["", "max_steps"],
-        "steps_left": [None, 2],
+        "scarcity": [None, Scarcity("max_cost", 2), Scarcity("max_tokens", 0)],
         "loop": [
             None,
             *(Repeats(kind, (2, 3, 4)) for kind in ("error", "result", "reply", "refused")),

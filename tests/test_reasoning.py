@@ -7,12 +7,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernel_agent.steps import CellResult, Observation, Reply, Step, Task
 from kernel_agent.transcript import Transcript
 from kernel_agent.transcript.reasoning import reasoning_text
+from tests.examples import examples
 
 FRAME = ["details", "summary", "/summary", "/details"]
 
@@ -50,7 +51,7 @@ ACTIVE = st.sampled_from(
 
 @given(st.lists(ACTIVE, min_size=1, max_size=8).map("".join))
 @example("```python\nprint('</details><script>alert(1)</script>')\n```\n</details>\n<script>")
-@settings(max_examples=150, deadline=None, derandomize=True)
+@examples(150)
 def test_nothing_in_the_reasoning_is_html_or_markdown(reasoning: str) -> None:
     if not reasoning.strip():
         return

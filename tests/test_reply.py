@@ -6,13 +6,14 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_agent.blocks import find_blocks
 from kernel_agent.drafts import drafts_in
 from kernel_agent.reply import Answer, RunCode, Unusable, read_reply
 from kernel_agent.steps import Reply
+from tests.examples import examples
 
 CODE = "rain = [3, 1, 2]\nprint(max(rain))"
 
@@ -426,7 +427,7 @@ SHAPES = [
 
 
 @given(source=SOURCES, shape=st.sampled_from(SHAPES))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 def test_any_source_in_any_shape_comes_out_unchanged(source: str, shape: str) -> None:
     action = read(shape.format(source))
     assert isinstance(action, RunCode), action
@@ -442,7 +443,7 @@ CALLS = {
 
 
 @given(source=SOURCES, shape=st.sampled_from(sorted(CALLS)))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@examples(100)
 def test_any_source_in_json_comes_out_unchanged(source: str, shape: str) -> None:
     action = read(CALLS[shape](source))
     assert isinstance(action, RunCode), action
@@ -462,7 +463,7 @@ CUTS = st.lists(
 
 
 @given(source=SOURCES, shape=st.sampled_from(SHAPES), cuts=CUTS)
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 def test_what_is_run_of_a_damaged_reply_is_what_the_model_wrote_in_one_piece(
     source: str, shape: str, cuts: list[tuple[float, int]]
 ) -> None:
@@ -476,7 +477,7 @@ def test_what_is_run_of_a_damaged_reply_is_what_the_model_wrote_in_one_piece(
 
 
 @given(source=SOURCES, shape=st.sampled_from(SHAPES), end=st.floats(0, 1, exclude_max=True))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 def test_a_reply_that_was_cut_off_runs_its_whole_block_or_nothing(
     source: str, shape: str, end: float
 ) -> None:
@@ -487,7 +488,7 @@ def test_a_reply_that_was_cut_off_runs_its_whole_block_or_nothing(
 
 
 @given(text=st.lists(st.one_of(PIECES, st.just("```\n"), st.text(max_size=5))).map("".join))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(200)
 def test_any_text_is_read_and_says_something(text: str) -> None:
     action = read(text)
     assert action.said

@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_agent.errors import TranscriptError
@@ -32,6 +32,7 @@ from kernel_agent.steps import (
 from kernel_agent.transcript import Transcript, new_path
 from kernel_agent.transcript.messages import messages_of
 from kernel_agent.transcript.storable import MAX_DEPTH
+from tests.examples import examples
 
 PNG = "iVBORw0KGgo="
 TASK = Task("Which month is the wettest?", "Which month is the wettest?\nSteps: 10")
@@ -143,7 +144,7 @@ outcomes = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@examples(100)
 @given(texts, st.lists(tasks | steps | notes, max_size=4), st.none() | outcomes, st.none() | steps)
 def test_what_is_saved_comes_back_equal(
     tmp_path_factory: pytest.TempPathFactory,

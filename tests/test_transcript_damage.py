@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_agent.errors import TranscriptError
@@ -28,6 +28,7 @@ from kernel_agent.steps import (
     UserCell,
 )
 from kernel_agent.transcript import Problem, Transcript
+from tests.examples import examples
 
 PNG = "iVBORw0KGgo="
 IMAGE = {"output_type": "display_data", "data": {"image/png": PNG}, "metadata": {}}
@@ -173,7 +174,7 @@ odd_values = st.sampled_from(
 kinds = st.sampled_from(["replace", "remove", "double", "swap", "move"])
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 @given(data=st.data())
 def test_values_changed_at_random_never_give_a_traceback_and_lose_nothing_silently(
     good: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -207,7 +208,7 @@ def test_values_changed_at_random_never_give_a_traceback_and_lose_nothing_silent
     check(path)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 @given(data=st.data())
 def test_bytes_changed_at_random_never_give_a_traceback_and_lose_nothing_silently(
     good: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
