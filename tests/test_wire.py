@@ -514,3 +514,20 @@ def test_thinking_does_not_go_back_behind_other_words_than_it_was_made_behind() 
     assert [m["thinking_blocks"][0]["signature"] for m in kept] == ["c2ln0"]
     messages[0] = {"role": "system", "content": "Another."}
     assert "thinking_blocks" not in json.dumps(build(name, messages, **model))
+
+
+def test_figures_of_a_run_do_not_go_to_a_model_that_is_known_to_take_none() -> None:
+    messages = [
+        {"role": "system", "content": "s"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Look."},
+                {"type": "image_url", "image_url": {"url": PNG}},
+            ],
+        },
+    ]
+    for name, is_sent in (("openai/gpt-3.5-turbo", False), ("openai/gpt-4o", True)):
+        sent = build(name, messages, params={})["messages"]
+        assert ("image_url" in json.dumps(sent)) is is_sent
+        assert ("[figure]" in json.dumps(sent)) is not is_sent

@@ -34,15 +34,19 @@ def check_media(name: str, mimes: Iterable[str]) -> None:
     peer = Peer.of(name)
     for mime in mimes:
         kind = mime.partition("/")[0]
-        ability = _ABILITY.get(kind)
-        if ability is None:
+        if kind not in _ABILITY:
             raise ModelError(name, f"it takes images, audio and video, and {mime!r} is none.")
-        if peer.info(ability) or (peer.is_gemini and kind != "image"):
-            continue
-        if kind == "image" and not peer.is_known:
+        if may_take(peer, kind):
             continue
         reason = f"as far as litellm knows it takes no {_MANY[kind]} ({mime!r} was given)."
         raise ModelError(name, f"{reason} Use a model that does, or leave the file out.")
+
+
+def may_take(peer: Peer, kind: str) -> bool:
+    """Whether files of this kind may go to the model, as `check_media` has it."""
+    if peer.info(_ABILITY[kind]):
+        return True
+    return not peer.is_known if kind == "image" else peer.is_gemini
 
 
 def fit_part(part: dict[str, Any], peer: Peer) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kernel_agent.model.call_messages import as_text, calls_of, without_twins
-from kernel_agent.model.media_parts import fit_part
+from kernel_agent.model.media_parts import fit_part, may_take, without_media
 from kernel_agent.model.peers import Peer
 from kernel_agent.model.prefixes import STAMP, drop_strangers
 from kernel_agent.model.protocol import JsonTool
@@ -63,7 +63,10 @@ def build(
     if peer.thinks_by_budget(params) and not {"max_tokens", "max_completion_tokens"} & set(params):
         # litellm would leave 4,096 tokens for the reply, where it leaves all without thinking.
         request |= {"max_tokens": most} if (most := peer.info("max_output_tokens")) else {}
-    adapted = copy.deepcopy(list(messages))
+    # A run may go on with a model that takes less than the one before it.
+    adapted = copy.deepcopy(
+        list(without_media(messages, lambda kind: not peer.is_known or may_take(peer, kind)))
+    )
     adapted = _with_own_calls(adapted, peer, params) if offered else as_text(adapted)
     _fit_ids(adapted, peer)
     stamps = _stamps(adapted)
