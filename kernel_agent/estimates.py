@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from kernel_agent.context import IMAGE_TOKENS
+from kernel_agent.context import IMAGE_TOKENS, tokens_of
+from kernel_agent.pictures import MAX_IMAGES
 from kernel_agent.steps import CellResult, Cut, Entry, Message, Note, Plan, Reply, Step, Usage
 
 Price = Callable[[Usage], float | None]
@@ -22,9 +21,6 @@ FIRST_REPLY = 500
 
 FRAME = 300
 """Tokens of an observation beside its outputs: variables, notices, the step."""
-
-MAX_IMAGES = 4
-"""Most images of an observation."""
 
 QUANTILE = 0.8
 """This share of the replies so far was not longer than what is expected of the next one."""
@@ -50,7 +46,7 @@ class Ahead:
         """What the request after the `entries` of a task will use: tokens and `model_seconds`."""
         told = [n for n, entry in enumerate(entries) if (r := reply_of(entry)) and r.usage.tokens]
         if not replies_of(entries):
-            return Usage(prompt_tokens=text_tokens(self.first()), completion_tokens=FIRST_REPLY)
+            return Usage(prompt_tokens=tokens_of(list(self.first())), completion_tokens=FIRST_REPLY)
         seconds = mean_seconds(entries)
         if not told:
             return Usage(model_seconds=seconds)
@@ -128,21 +124,6 @@ def mean_seconds(entries: Iterable[Entry]) -> float:
     """How long a reply takes, in seconds; 0 while there has been none."""
     seconds = [reply.usage.model_seconds for reply in replies_of(entries)]
     return sum(seconds) / len(seconds) if seconds else 0.0
-
-
-def text_tokens(messages: Iterable[Message]) -> int:
-    """The tokens of messages, a cautious guess by their characters; images by a constant."""
-    total = 0
-    for message in messages:
-        content = message.get("content")
-        parts: list[Any] = content if isinstance(content, list) else []
-        texts = [content] if isinstance(content, str) else [part.get("text", "") for part in parts]
-        calls = message.get("tool_calls")
-        characters = sum(map(len, texts)) + (len(json.dumps(calls)) if calls else 0)
-        total += _tokens(characters) + IMAGE_TOKENS * sum(
-            part.get("type") != "text" for part in parts
-        )
-    return total
 
 
 def _expected(entries: Sequence[Entry]) -> int:

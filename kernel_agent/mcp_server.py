@@ -18,7 +18,6 @@ from kernel_agent.managed_kernel import RESTARTED, ManagedKernel, Turn
 
 HOST = "127.0.0.1"
 INTERRUPTED = 130  # as shells have it
-MAX_IMAGES = 10  # of one cell; all of them are in the notebook
 INSTRUCTIONS = """\
 A Jupyter kernel with one namespace for the whole conversation: variables, imports and functions \
 stay from cell to cell, so work in small cells and look at what each of them gives. Long outputs \
@@ -137,7 +136,7 @@ def _answers(kernel: ManagedKernel, image: Any) -> Iterator[_Answer]:
         except asyncio.CancelledError:
             kernel.stop(turn)
             raise
-        shown = [_image(url, image) for url in seen.images[:MAX_IMAGES]]
+        shown = [_image(url, image) for url in seen.images]
         return [f"[cell {cell}]\n{seen.text}", *shown]
 
     async def interrupt() -> str:

@@ -10,13 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kernel_agent.pictures import FIGURE_MIMES, UnfitPictureError, header_size, picture
+from kernel_agent.pictures import FIGURE_MIMES, MAX_IMAGES, UnfitPictureError, header_size, picture
 from kernel_agent.steps import ANSWER_MIME, CellResult, Observation, Output
 from kernel_agent.terminal import plain_text
 from kernel_agent.tracebacks import error_text
-
-MAX_IMAGES = 4
-"""Most figures of one cell that are attached; of more, the last ones are."""
 
 _CLEANED = 1_000_000  # characters of one output that are looked at; the middle of more is not
 _MAX_LINE_OF_OURS = 1_000

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MAX_IMAGES = 4
+"""Most figures of one cell that a model is sent; of more, the last ones."""
+
 MAX_SIDE = 1024
 """Pixels of the longer side: more costs more, and most providers scale to about that themselves."""
 

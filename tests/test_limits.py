@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel_agent.agent import Agent
+from kernel_agent.context import tokens_of
 from kernel_agent.errors import SettingsError
 from kernel_agent.estimates import FIRST_REPLY, Ahead
 from kernel_agent.limits import Limits, Scarcity, used_by
@@ -183,14 +184,16 @@ def test_nothing_is_expected_of_a_model_that_tells_no_tokens():
 
 def test_a_first_request_that_does_not_fit_is_not_made():
     first = ahead(3_000)
-    needed = 1_000 + FIRST_REPLY
+    needed = tokens_of(list(first.first())) + FIRST_REPLY
     assert Limits(max_tokens=needed).exhausted((), first) is None
     outcome = Limits(max_tokens=needed - 1).exhausted((), first)
     assert (outcome.status, outcome.limit) == ("limit", "max_tokens")
-    assert "about 1,500 tokens, and 1,499 of max_tokens are left" in outcome.reason
+    told = f"about {needed:,} tokens, and {needed - 1:,} of max_tokens are left"
+    assert told in outcome.reason
     outcome = Limits(max_cost=1.5).exhausted((Note("Go on."),), first)
     assert outcome.limit == "max_cost"
-    assert "cost about $2.0000, and $1.5000 of max_cost is left" in outcome.reason
+    cost = (needed + FIRST_REPLY) / 1_000
+    assert f"cost about ${cost:.4f}, and $1.5000 of max_cost is left" in outcome.reason
 
 
 def test_after_a_surprise_the_closing_request_is_made_while_anything_is_left():

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from kernel_agent.observation import MAX_IMAGES, figure_size, observe, output_text
+from kernel_agent.observation import figure_size, observe, output_text
+from kernel_agent.pictures import MAX_IMAGES
 from kernel_agent.steps import ANSWER_MIME, CellResult, Observation, Output
 from kernel_agent.terminal import plain_text
 from kernel_agent.tracebacks import error_text
