@@ -159,7 +159,7 @@ def test_output_that_was_cut_can_be_read_on(solve):
     read = "final_answer(read_output(1, 30_000, 30_006))"
     run, model = solve(code(printed), code(read))
     assert run.answer.startswith("needle")
-    assert "read_output(step, start, end)" in model.requests[0][0]["content"]
+    assert "read_output(step, start, end, task)" in model.requests[0][0]["content"]
     assert "needle" not in run.steps[0].observation.text
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kernel_agent.steps import CellResult, Observation, Reply, Step, Task
 from kernel_agent.transcript import Transcript
-from kernel_agent.transcript.reasoning import reasoning_text
+from kernel_agent.transcript.folding import reasoning_text
 from tests.examples import examples
 
 FRAME = ["details", "summary", "/summary", "/details"]

@@ -24,8 +24,8 @@ from kernel_agent.steps import (
     Usage,
 )
 from kernel_agent.transcript.attachments import attach
+from kernel_agent.transcript.folding import folded, reasoning_text
 from kernel_agent.transcript.markdown import fenced, headed, literal, quiet
-from kernel_agent.transcript.reasoning import reasoning_text
 
 Cell = dict[str, Any]
 """A cell as nbformat 4.5 has it in memory: texts in one piece."""
@@ -104,8 +104,7 @@ def cut_cell(cut: Cut, number: int) -> Cell:
         known |= _facts_of_reply(cut.reply, cut.reply.text)
     text = quiet("From here on the model was shown a line in place of each older output")
     if cut.summary:
-        text = quiet("From here on the model was shown this in place of the older steps:")
-        text += f"\n\n{literal(cut.summary)}"
+        text = folded("Shown to the model from here on, in place of the older steps", cut.summary)
     return _markdown(f"cut-{number}", text, known)
 
 
