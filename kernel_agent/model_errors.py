@@ -133,6 +133,10 @@ def _status(error: Exception) -> int | None:
 def _code(error: Exception) -> Any:
     """The API's own name for the error, more exact than the status."""
     body = getattr(error, "body", None)
+    if body is None:  # what litellm asks without OpenAI's SDK it quotes, without reading it
+        text = str(getattr(error, "message", None) or error)
+        with suppress(ValueError):
+            body = json.JSONDecoder().raw_decode(text[text.index("{") :])[0].get("error")
     return body.get("code") if isinstance(body, Mapping) else None
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -45,6 +46,9 @@ def _load() -> Any:
     litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize
     # Else it downloads a tokenizer for some models when it counts tokens.
     litellm.disable_hf_tokenizer_download = True
+    # Said once in the midst of a run: litellm puts usage of another kind into OpenAI's responses.
+    about = r"Pydantic serializer warnings:\n.*ResponseAPIUsage"
+    warnings.filterwarnings("ignore", about, category=UserWarning)
     importlib.import_module("openai.resources.chat.completions")  # it waits until the first request
     # It imports hundreds of modules with its first reply: this one is made up, without network.
     list(litellm.completion("openai/none", [], mock_response="none", stream=True))

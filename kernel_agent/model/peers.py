@@ -125,7 +125,7 @@ class Peer:
                 custom_llm_provider=self.provider,
                 tools=list(tools) or None,
                 reasoning_effort=params.get("reasoning_effort"),
-                api_base=params.get("api_base"),
+                api_base=params.get("base_url") or params.get("api_base"),
             )
             return bool(about.get("mode") == "responses")
         return False

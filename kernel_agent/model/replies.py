@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,9 @@ from kernel_agent.model.peers import Peer
 from kernel_agent.model.prefixes import stamp_of
 from kernel_agent.model.protocol import JsonTool
 from kernel_agent.steps import RequestedCall
+
+PROVIDER = "provider"
+"""The key, in a signed item of OpenAI's reasoning, of who gave it."""
 
 _DRAFT = re.compile(r"<(?:think|thinking)>(.*?)</(?:think|thinking)>(.*)", re.DOTALL)
 # litellm hides a signature of Gemini's in the id, for clients that keep nothing else.
@@ -135,7 +140,7 @@ class ReplyReader:
         for block in details or ():
             _add_detail(self._signed, dict(block))
         for item in getattr(message, "reasoning_items", None) or ():
-            self._signed.append(dict(item))
+            self._signed.append(dict(item) | {PROVIDER: self._peer.provider})
 
     def _take_call(self, part: Any, index: int) -> None:
         call = self._by_index.get(index)
@@ -157,7 +162,8 @@ class ReplyReader:
             self._open = call
             if self._is_code(call):
                 self._tell(f"```{call.name}\n")
-        if piece := part.function.arguments:
+        # Where it makes up a stream itself (gpt-5-pro), litellm tells the arguments twice.
+        if (piece := part.function.arguments) and not _is_object(call.arguments):
             call.arguments += piece
             if self._is_code(call):
                 self._tell_code(call, piece)
@@ -188,6 +194,15 @@ class ReplyReader:
         if not reasoning and (draft := _DRAFT.match(text)):
             reasoning, text = draft.groups()
         return reasoning, text
+
+
+def _is_object(arguments: str) -> bool:
+    """Whether they are complete."""
+    if not arguments.rstrip().endswith("}"):
+        return False
+    with suppress(ValueError):
+        return isinstance(json.loads(arguments), dict)
+    return False
 
 
 def _add_thinking(blocks: list[dict[str, Any]], piece: dict[str, Any]) -> None:

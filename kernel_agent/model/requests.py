@@ -14,6 +14,7 @@ from kernel_agent.model.media_parts import fit_part, may_take, without_media
 from kernel_agent.model.peers import Peer
 from kernel_agent.model.prefixes import STAMP, drop_strangers
 from kernel_agent.model.protocol import JsonTool
+from kernel_agent.model.replies import PROVIDER
 from kernel_agent.steps import Format, Message
 
 JSON_REPLY = {
@@ -56,6 +57,12 @@ def build(
     peer = Peer.of(name, params)
     offered = [dict(copy.deepcopy(tool)) for tool in tools] if reply_format == "tools" else []
     request: dict[str, Any] = {"model": name}
+    is_bridged = peer.asks_responses(offered, params)
+    if is_bridged:
+        request |= _for_responses(peer, params)
+        for tool in offered:
+            # As chat completions have it; there, each parameter would be made a required one.
+            tool["function"] = {"strict": False, **tool["function"]}
     if offered:
         request["tools"] = offered
     if reply_format == "json":
@@ -70,9 +77,8 @@ def build(
     adapted = _with_own_calls(adapted, peer, params) if offered else as_text(adapted)
     _fit_ids(adapted, peer)
     stamps = _stamps(adapted)
-    is_bridged = peer.asks_responses(offered, params)
     for message in adapted:
-        _fit(message, peer, params, is_bridged=is_bridged)
+        _fit(message, peer, request | dict(params), is_bridged=is_bridged)
     if peer.is_gemini:
         adapted = without_twins(adapted)
     if peer.is_claude and not peer.thinks_by_budget(params):
@@ -80,6 +86,17 @@ def build(
     if peer.takes_cache_markers:
         _mark(adapted)
     return request | {"messages": adapted} | dict(params)
+
+
+def _for_responses(peer: Peer, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes OpenAI's Responses API keep nothing, as chat completions do not.
+
+    Then all of the reasoning comes and goes in the messages, so that a run can go on at any time:
+    items that are kept there are gone after a month, and are never there for some customers.
+    """
+    if not peer.info("supports_reasoning") or {"store", "include", "extra_body"} & set(params):
+        return {}
+    return {"store": False, "include": ["reasoning.encrypted_content"]}
 
 
 def _with_own_calls(
@@ -144,7 +161,12 @@ def _fit_reasoning(
     signatures = [block["signature"] for block in _signed(message, ("thought_signature",))]
     own = [call.get("provider_specific_fields") for call in calls_of(message)]
     of_text = [each for each in signatures if {"thought_signature": each} not in own]
-    items = _signed(message, ("reasoning",))
+    items = [
+        {key: value for key, value in item.items() if key != PROVIDER}
+        for item in _signed(message, ("reasoning",))
+        if item.get(PROVIDER) == peer.provider  # another cannot read what is encrypted in it
+        and (item.get("encrypted_content") or params.get("store") is not False)
+    ]
     details = [
         block
         for block in _signed(message, ("reasoning.",))
@@ -156,7 +178,9 @@ def _fit_reasoning(
     if peer.is_gemini and of_text:
         message["provider_specific_fields"] = {"thought_signatures": of_text[:1]}
     if is_bridged and items:
-        message["reasoning_items"] = items
+        # litellm puts all before the reply's text and calls, where each has to be directly before
+        # what it led to: of several the last one, which is all that litellm tells of a whole reply.
+        message["reasoning_items"] = items[-1:]
     if details:
         message["reasoning_details"] = details
     if peer.takes_reasoning and reasoning:
