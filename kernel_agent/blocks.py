@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 import textwrap
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from kernel_agent.calls import CALL_OPENS, call_end
 from kernel_agent.syntax import acts, outside_strings, parse
 
 Kind = Literal["own", "bare", "shell", "output", "call", "other", "stray"]
@@ -33,7 +33,7 @@ class Block:
     settled: bool = True
 
 
-_PYTHON = "python|py|ipython|tool_code|pycon|python_code|python-repl|jupyter|execute|code"
+_PYTHON = "python|py|ipython|tool_code|pycon|python_code|python-repl|jupyter|execute|code|code-cell"
 _SHELL = frozenset(["bash", "sh", "shell", "zsh", "console", "shell-session", "cmd", "powershell"])
 _OUTPUT = frozenset(["output", "stdout", "result", "observation", "execution_result"])
 _NESTING = frozenset(["", "md", "markdown", "text", "txt", "rst"])
@@ -44,12 +44,23 @@ _TAGS = (
 _PYTHON_TAGS = r"|i?python3?|py|python_code|jupyter"
 _SHELL_TAGS = r"bash|shell|sh|execute_(?:bash|shell)"
 
-_JSON = json.JSONDecoder(strict=False)
 _FENCE_LINE = re.compile(r"^[ \t]*(?P<fence>`{3,}+|~{3,}+)(?P<info>[^`\n]*)$", re.M)
-_FENCE_CLOSE = r"^[ \t]*(?:`{3,}+|~{3,}+)(?P<info>[^`<\n]*)(?:<.*)?$|`{3,}+[ \t]*$"
+_FENCE_CLOSE = (
+    r"^[ \t]*(?:`{3,}+|~{3,}+)(?:(?=(?:assistant|user)[ \t]*$)|(?P<info>[^`<\n]*)(?=<|$))"
+    r"|`{3,}+[ \t]*(?=(?:</[\w-]+>[ \t]*)?$)"
+)
 _TAG_CLOSE = rf"</(?:{_TAGS}{_PYTHON_TAGS})>|<end_code>|\[/PYTHON\]"
 _ANY_CLOSE = rf"{_FENCE_CLOSE}|{_TAG_CLOSE}"
 _TAG_OPEN = re.compile(rf"^[ \t]*<(?:{_TAGS}{_PYTHON_TAGS})>", re.M | re.I)
+_CLOSING_TAGS = re.compile(rf"(?:\s*(?:{_TAG_CLOSE}))*", re.I)
+_INNER_TAG = re.compile(rf"\s*<(?:{_TAGS}{_PYTHON_TAGS})>", re.I)
+_STATEMENT = re.compile(
+    r"\s*\S+\s+((?:import|from)\s\S.*|\w+\(.*\)|[\w, ]+ = .*"
+    r"|(?:async[ ]|@?\b)(?:def|class|for|while|if|with|try)\b.*:)\s*$"
+)
+"""Code that begins on the line of its fence, behind the language."""
+_TRACEBACK = re.compile(r"\s*Traceback \(most recent")
+_PATCH = re.compile(r"^(?:<{7} |@@ -\d)", re.M)
 
 
 def find_blocks(text: str, language: str = "python") -> list[Block]:
@@ -58,7 +69,7 @@ def find_blocks(text: str, language: str = "python") -> list[Block]:
     position = 0
     nesting = True
     while opening := _opening(language).search(text, position):
-        block = _read(text, opening, language, nesting)
+        block = replace(_read(text, opening, language, nesting), start=_start(opening))
         blocks.append(block)
         if block.kind == "stray":
             nesting = nesting and not opening["fence"]
@@ -76,41 +87,44 @@ def _opening(language: str) -> re.Pattern[str]:
     return re.compile(
         rf"""^(?P<indent>[ \t]*(?:(?:[-*+]|\d{{1,3}}[.)])[ \t]+)?)
                (?P<fence>`{{3,}}+|~{{3,}}+)(?P<info>[^`\n]*)$\n?
-           | ^[^`\n]+(?P<inline>`{{3,}}+)(?=(?:{own})3?[ \t]*\n)(?P<label>\w+)[ \t]*\n
+           | ^(?![ \t]*>)(?:[^`\n]|`[^`\n]+`)++(?P<inline>`{{3,}}+)
+               (?=(?:{own})3?[ \t]*\n)(?P<label>\w+)[ \t]*\n
            | (?:^|</\w+>)[ \t]*(?:
                <(?P<tag>{tags})(?:[ \t][^>\n]*)?> | \[(?P<bracket>PYTHON)\]
-             | <(?P<shell>{_SHELL_TAGS})>
-             | <(?P<call>tool_call|function_calls?)>)""",
+             | <(?P<shell>{_SHELL_TAGS})>)
+           | (?:(?<=[:.!?][ ])|(?<!`)(?=<\w+>[ \t]*$))<(?P<within>execute(?:_i?python|_code)?)>
+           | {CALL_OPENS}""",
         re.M | re.X | re.I,
     )
 
 
+def _start(opening: re.Match[str]) -> int:
+    """Where a block begins: what stands before it in its line is prose, or another tag's end."""
+    if opening["inline"]:
+        return opening.start("inline")
+    if opening["fence"]:
+        return opening.start()
+    before = re.match(r"(?:</\w+>)?[ \t]*", opening[0])
+    return opening.start() + len(before[0] if before else "")
+
+
 def _read(text: str, opening: re.Match[str], language: str, nesting: bool) -> Block:
-    if opening["tag"] or opening["bracket"]:
+    if opening["tag"] or opening["bracket"] or opening["within"]:
         return _tagged(text, opening, language)
-    if opening["shell"] or opening["call"]:
-        return _called(text, opening)
-    return _fenced(text, opening, language, nesting)
+    if opening["shell"]:
+        return _shell(text, opening)
+    if opening["fence"] or opening["inline"]:
+        return _fenced(text, opening, language, nesting)
+    source, end, is_closed = call_end(text, opening)
+    return Block(opening.start(), end, source, "call", closed=is_closed, settled=is_closed)
 
 
-def _called(text: str, opening: re.Match[str]) -> Block:
-    """A shell command or a tool call in tags."""
-    name = opening["shell"] or opening["call"]
-    start = _end_of_json(text, opening.end()) if opening["call"] else opening.end()
-    close = re.compile(rf"</{name}>", re.I).search(text, start)
+def _shell(text: str, opening: re.Match[str]) -> Block:
+    """A shell command in tags."""
+    close = re.compile(rf"</{opening['shell']}>", re.I).search(text, opening.end())
     end, after = close.span() if close else (len(text), len(text))
-    kind: Kind = "shell" if opening["shell"] else "call"
-    body = text[opening.end() : end].strip()
-    closed = close is not None
-    return Block(opening.start(), after, body, kind, closed=closed, settled=closed)
-
-
-def _end_of_json(text: str, start: int) -> int:
-    """Where the JSON value ends that begins at `start`: a closing tag in its strings is none."""
-    try:
-        return _JSON.raw_decode(text, re.compile(r"\s*").match(text, start).end())[1]  # type: ignore[union-attr]
-    except (ValueError, RecursionError):
-        return start
+    body, closed = text[opening.end() : end].strip(), close is not None
+    return Block(opening.start(), after, body, "shell", closed=closed, settled=closed)
 
 
 def _fenced(text: str, opening: re.Match[str], language: str, nesting: bool) -> Block:
@@ -119,26 +133,52 @@ def _fenced(text: str, opening: re.Match[str], language: str, nesting: bool) -> 
     own = label in _labels(language)
     indent = len(opening["indent"] or "")
     settled = True
+    span = opening.span()
+    if own and opening["info"] and (statement := _STATEMENT.match(info)):
+        span = opening.start(), opening.start("info") + statement.start(1)
     if own or not label:
-        block = _code(text, opening, _ANY_CLOSE, language, indent)
+        block = _code(text, span, _ANY_CLOSE, language, indent)
         if _TAG_OPEN.search(text, opening.end(), block.end):
-            block = _code(text, opening, _FENCE_CLOSE, language, indent)
-        statement = re.match(r"\s*\S+\s+((?:import|from)\s\S.*|\w+\(.*\)|\w+ = .*)$", info)
-        if own and statement:
-            block = replace(block, source=f"{statement[1]}\n{block.source}")
+            block = _code(text, span, _FENCE_CLOSE, language, indent)
+        if len(opening["fence"] or "") > 3:
+            block = _in_long_fence(text, opening, block, language, indent)
+        if own and not block.source and not block.closed and block.end < len(text):
+            return _stray(opening)  # the next fence opens the block anew
+        if own and language == "python" and (kind := _quoted(block.source)):
+            return replace(block, kind=kind)
         ended = block.closed or block.end == len(text)
         if own or (ended and _looks_like_code(block.source, language)):
             return replace(block, kind="own" if own else "bare")
         settled = block.settled
     found = _closing_fence(text, opening, nesting and label in _NESTING)
     if found is None and not label:
-        fence = opening["fence"] or ""
-        return Block(opening.start(), opening.end(), fence, "stray", closed=False, settled=False)
+        return _stray(opening)
     end, after = found or (len(text), len(text))
-    kind: Kind = "shell" if label in _SHELL else "output" if label in _OUTPUT else "other"
+    kind = "shell" if label in _SHELL else "output" if label in _OUTPUT else "other"
     body = text[opening.end() : end]
     closed = found is not None
     return Block(opening.start(), after, body, kind, closed=closed, settled=settled and closed)
+
+
+def _stray(opening: re.Match[str]) -> Block:
+    fence = opening["fence"] or ""
+    return Block(opening.start(), opening.end(), fence, "stray", closed=False, settled=False)
+
+
+def _in_long_fence(
+    text: str, opening: re.Match[str], block: Block, language: str, indent: int
+) -> Block:
+    """The block of a fence of more than three: shorter ones are its text, if a long one follows."""
+    long = rf"^[ \t]*{opening['fence'][0]}{{{len(opening['fence'])},}}+(?P<info>[^`\n]*)$"
+    whole = _code(text, opening.span(), long, language, indent)
+    return whole if whole.closed else replace(block, settled=False)
+
+
+def _quoted(source: str) -> Kind | None:
+    """What a block is that only quotes something: a traceback, changes of a file; else None."""
+    if _TRACEBACK.match(source):
+        return "output"
+    return "other" if _PATCH.search(source) and parse(source) is None else None
 
 
 def _label(info: str) -> str:
@@ -192,24 +232,37 @@ def _tagged(text: str, opening: re.Match[str], language: str) -> Block:
     if fence and fence["fence"]:
         inner = _fenced(text, fence, language, nesting=False)
         if inner.kind == "stray":
-            inner = _code(text, fence, _ANY_CLOSE, language, len(fence["indent"]))
+            inner = _code(text, fence.span(), _ANY_CLOSE, language, len(fence["indent"]))
             inner = replace(inner, settled=False)
         after = re.compile(rf"\s*(?:{_TAG_CLOSE})", re.I).match(text, inner.end)
         kind = "own" if inner.kind == "bare" or not fence["info"].strip() else inner.kind
         end = after.end() if after else inner.end
         return replace(inner, start=opening.start(), end=end, kind=kind, tagged=True)
-    block = _code(text, opening, _TAG_CLOSE, language, 0)
-    # `<code>sorted</code>` in a line of its own is a word in prose, not a request to run it.
-    if (opening["tag"] or "").lower() == "code" and "\n" not in text[block.start : block.end]:
-        tree = parse(block.source)
-        if tree is None or not acts(tree):
-            return replace(block, kind="stray", end=opening.end())
-    return replace(block, tagged=True)
+    nested = _INNER_TAG.match(text, opening.end())
+    block = _code(text, (nested or opening).span(), _TAG_CLOSE, language, 0)
+    end = block.end
+    if nested and (closing := _CLOSING_TAGS.match(text, end)):
+        end = closing.end()
+    if _is_prose(text, opening, block):
+        return _stray(opening)
+    return replace(block, start=opening.start(), end=end, tagged=True)
 
 
-def _code(text: str, opening: re.Match[str], closing: str, language: str, indent: int) -> Block:
-    """The block of code that `opening` opens, up to the closing that is not part of the code."""
-    start = opening.end()
+def _is_prose(text: str, opening: re.Match[str], block: Block) -> bool:
+    """Whether a block is a word of prose: `<code>sorted</code>` does not ask to run it."""
+    is_code = (opening["tag"] or "").lower() == "code"
+    if not (is_code or opening["within"]) or "\n" in text[block.start : block.end]:
+        return False
+    tree = parse(block.source)
+    goes_on = is_code and re.compile(r"[ \t]*[^<\s]").match(text, block.end)
+    return tree is None or not acts(tree) or bool(goes_on)
+
+
+def _code(text: str, opening: tuple[int, int], closing: str, language: str, indent: int) -> Block:
+    """The block of code behind an `opening`, up to the `closing` that is not part of the code."""
+    opened, start = opening
+    if not text[start - 1].isspace():  # the code begins on the line of its tag
+        start = _BLANKS.match(text, start).end()  # type: ignore[union-attr]
     found = re.compile(closing, re.M | re.I).search(text, start)
     settled = found is not None
     if found and language == "python":
@@ -228,9 +281,9 @@ def _code(text: str, opening: re.Match[str], closing: str, language: str, indent
         before = _source(text[start:turn], indent, language)
         broken = language == "python" and parse(source) is None
         if not closed or (broken and before and parse(before)):
-            return Block(opening.start(), turn, before, "own", closed=False, settled=False)
+            return Block(opened, turn, before, "own", closed=False, settled=False)
     after = found.end() if found and closed else end
-    return Block(opening.start(), after, source, "own", closed=closed, settled=settled)
+    return Block(opened, after, source, "own", closed=closed, settled=settled)
 
 
 def _turn_inside(text: str, start: int, end: int) -> int | None:
@@ -241,6 +294,8 @@ def _turn_inside(text: str, start: int, end: int) -> int | None:
 
 
 _WRAPPED = re.compile(rf"\s*<(?:{_TAGS}{_PYTHON_TAGS})>(.*)(?:{_TAG_CLOSE})\s*", re.S | re.I)
+_BLANKS = re.compile(r"[ \t]*")
+_NAME_LINE = re.compile(r"\A\s*(?:i?python3?|py)[ \t]*\n(?=.*\S)", re.S | re.I)
 _TURN = (
     r"^ ?[*_]*(?:observations?|(?:(?:code|console|execution|program) )?outputs?"
     r"|execution (?:result|log)s?|user|human|assistant)[*_]*:(?![:=])[^=\n]*$"
@@ -256,6 +311,8 @@ def _source(body: str, indent: int, language: str) -> str:
         body = body.lstrip()
     lines = body.strip("\n").split("\n") if body.strip() else []
     source = "\n".join(_without_indent(line, indent) for line in lines).rstrip()
+    if language == "python":
+        source = _NAME_LINE.sub("", source)
     if wrapped := _WRAPPED.fullmatch(source):
         source = wrapped[1].strip("\n")
     if language != "python":

@@ -7,32 +7,57 @@ import re
 from collections.abc import Iterable
 
 from kernel_agent.blocks import Block, find_blocks
+from kernel_agent.calls import called
 from kernel_agent.syntax import parse
 
+_NAMES = r"(?:seed:)?(?:think|thinking|reasoning|scratchpad)"
+_CLOSING = rf"[<\[]/{_NAMES}[>\]]"
 _DRAFT = re.compile(
-    r"(?P<open>^[ \t]*+(?:assistant:[ \t]*+)?[<\[](?:think|thinking|reasoning)[>\]])"
-    r"|(?<!`)(?P<close>[<\[]/(?:think|thinking|reasoning)[>\]])",
-    re.M | re.I,
+    rf"""(?P<open>
+        ^[ \t]*+(?:assistant:[ \t]*+)?[<\[]{_NAMES}[>\]]
+      | ◁think▷ | <\|begin_of_thought\|>
+      | (?:<\|start\|>assistant)?<\|channel\|>analysis<\|message\|> | \Aanalysis(?=(?-i:[A-Z]))
+      | <\|channel>thought\b
+    )
+  | (?P<close>
+        (?<!`){_CLOSING} | {_CLOSING}(?!`)
+      | ◁/think▷ | <\|end_of_thought\|> | <channel\|> | assistantfinal(?=(?-i:[A-Z])|\W)
+      | <\|end\|>\s*<\|start\|>assistant(?=(?:<\|channel\|>)?[^<\n]*[ ]to=)
+      | (?:<\|end\|>\s*)?(?:<\|start\|>assistant)?<\|channel\|>(?:final|commentary)<\|message\|>
+    )""",
+    re.M | re.X | re.I,
 )
+"""Where a draft begins and ends: tags, tokens of single models, channels of gpt-oss and Gemma."""
 _SOMETHING = re.compile(r"\S")
 
+_OUTPUT = (
+    r"(?:observation|(?:(?:code|console|execution|program)[ ])?output|execution[ ](?:result|log))s?"
+)
 MADE_UP = re.compile(
-    r"""^[ \t]*+(?:
+    rf"""^[ \t]*+(?:
       (?:\[/?INS\w*\]?:?[ \t]*+)?(?:assistant:[ \t]*+)*[*_#> \t]*+
-        (?:observations?|(?:(?:code|console|execution|program)[ ])?outputs?|execution[ ]results?
-          |execution[ ]logs?|stdout|user|human)[*_ \t]*:(?!:)
-    | \#+[ \t]*(?:observation|output|execution[ ]result)s?[ \t]*$
-    | \[/?(?:output|observation|result|inst|user)s?\]
+        (?:{_OUTPUT}(?:[ ]\d+)?|stdout|user|human|ausgabe|salida|sortie|saída|вывод
+          |输出(?:结果)?|(?:运行|执行)结果|观察(?:结果)?|出力|実行結果|출력)[*_ \t]*[:：](?!:)
+    | (?:\#+[ \t]*{_OUTPUT}|(?P<bold>\*\*|__){_OUTPUT}(?P=bold))[ \t]*$
+    | \#+[ \t]*(?:instruction|input|user|human)[ \t]*:
+    | \[/?(?:{_OUTPUT}|out|results?|inst|users?)\]
     | <(?:observation|[\w-]*(?:output|results?)|tool_response|stdout|user|human)\b[^>\n]*>
-    | <\|(?:im_start|start_header_id|user|im_end|eot_id|end)\|>
-    | Out\[\d+\]: | stderr:[ \t]*$ | \(no[ ]output\)[ \t]*$ | \[figure[ ]\d+×\d+[^\]\n]*\]
+    | (?:the[ ])?output(?:[ ]of[ ]the[ ]\w+)?(?:[ ](?:is|was))?:[ \t]*$
+    | Out(?:[ ]?\[\d+\]:|:[ \t]*$) | stderr:[ \t]*$ | \(no[ ]output\)[ \t]*$
+    | \[figure[ ]\d+×\d+[^\]\n]*\]
     | Variables:[ ]\w+:[ ] | …[ ][\d,]+[ ]characters\b | Traceback[ ]\(most[ ]recent
     | \[step[ ]\d+[ ]of[ ]\d+[\]:]
-    | (?:`{3,}|~{3,})[ \t]*(?:output|stdout|result|observation|execution_result)\b
+    | (?:`{{3,}}|~{{3,}})[ \t]*(?:output|stdout|result|observation|execution_result)\b
+    )
+  | (?<=`{{3}})(?:assistant|user)[ \t]*$
+  | (?<![^`]`)(?:
+      <\|(?:im_start|start_header_id|user|observation|im_end|eot_id|end
+        |(?:end|start)_of_turn(?:_token)?)\|>
+    | <start_of_turn> | <｜User｜> | </s>\s*\[INST\]
     )""",
     re.X | re.M | re.I,
 )
-"""A line where an output or a turn begins that only somebody else can have written.
+"""Where an output or a turn begins that only somebody else can have written.
 
 `Assistant:` alone is none: the model speaks on, and nothing was made up yet.
 """
@@ -61,7 +86,7 @@ def _kept(text: str, language: str) -> list[tuple[int, int]]:
         tag.start()
         for block in find_blocks(text, language)
         for tag in _DRAFT.finditer(text, block.start, block.end)
-        if block.closed and (_is_code(block) or is_json(block.source))
+        if block.closed and (_is_code(block) or _is_call(block))
     }
     kept: list[tuple[int, int]] = []
     position = 0
@@ -125,3 +150,7 @@ def _has_acted(text: str, language: str) -> bool:
 
 def _is_code(block: Block) -> bool:
     return block.kind in {"own", "bare"} and parse(block.source) is not None
+
+
+def _is_call(block: Block) -> bool:
+    return is_json(block.source) or (block.kind == "call" and bool(called(block.source)))

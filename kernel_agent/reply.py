@@ -127,7 +127,7 @@ def _read(reply: Reply, language: str) -> RunCode | Answer | _Misread:
         return _read_pair(*pair, text.strip(), cut=cut, language=language)
     blocks = find_blocks(text, language)
     if (marker := made_up_start(text, blocks)) is not None:
-        text, cut = text[:marker], False
+        text, cut = _END_TOKENS.sub("", text[:marker]), False
         blocks = [block for block in blocks if block.end <= marker]
     said = text.strip()
     if code := _code(blocks):
@@ -168,6 +168,10 @@ _UNCLOSED = _Fault(
     "A code block of yours was never closed and is not complete, so nothing was run.",
     "Send the whole code again as one ```python block and close it with ```.",
 )
+_FENCES_IN_TEXT = _Fault(
+    "Your %% cell holds a text with fences, so it is not clear where it ends. Nothing was run.",
+    "Open and close the block with four backticks: ````python.",
+)
 _OPEN_FENCE = _Fault(
     "A fence of more than three backticks was opened before your code and never closed, so it is "
     "not clear what is meant to run.",
@@ -190,13 +194,18 @@ _MADE_UP_ONLY = _Fault(
 )
 
 _ROLE = re.compile(r"\A\s*(?:assistant:\s*)+", re.I)
-_TAG = re.compile(r"</?(?:thought|code|execute\w*|python|tool_code|llm-code)>|<end_code>", re.I)
+_TAG = re.compile(
+    r"</?(?:thought|code|execute\w*|python|tool_code|llm-code|[\w:]*tool_call)>|<end_code>", re.I
+)
 _JSON_CALL = re.compile(r'\A\[?\s*\{\s*"(?:thoughts?|code|source|name|tool|function)"\s*:')
 _PYTHON_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*py", re.M | re.I)
 _END_TOKENS = re.compile(
-    r"(?:(?:<\|(?:im_end|eot_id|eom_id|end|end_of_text|endoftext)\|>|</s>|<end_of_turn>"
-    r"|<｜end▁of▁sentence｜>)\s*+)++\Z"
+    r"(?:(?:<\|(?:im_end|eot_id|eom_id|end|end_of_text|endoftext|return|call"
+    r"|end_of_turn(?:_token)?)\|>|</s>|<end_of_turn>|<｜end▁of▁sentence｜>)\s*+)++\Z",
+    re.I,
 )
+_CELL_MAGIC = re.compile(r"\s*%%(?P<is_python>time|timeit|capture|prun)?.*\n?")
+_ANY_FENCE = re.compile(r"^[ \t]*(?:`{3}|~{3})[ \t]*$", re.M)
 _BEGUN = re.compile(r"^[ \t]*+(?:[`~]|</?\w*)[^\n\s]*\Z", re.M)
 """The last line of a text that was cut where a block may be about to begin."""
 
@@ -205,7 +214,7 @@ def _code(blocks: list[Block]) -> list[Block]:
     """The blocks to run: calls, else tagged, else labelled ones, else what looks like code."""
     if calls := [block for block in blocks if block.kind == "call"]:
         return [replace(call, source=called(call.source) or "") for call in calls]
-    own = [block for block in blocks if block.kind == "own"]
+    own = [_without_call(block) for block in blocks if block.kind == "own"]
     tagged = [block for block in own if block.tagged]
     if code := tagged or own or [block for block in blocks if block.kind == "bare"]:
         return code
@@ -214,6 +223,12 @@ def _code(blocks: list[Block]) -> list[Block]:
         source = called(others[0].source)
         return [replace(others[0], source=source, kind="call")] if source else []
     return []
+
+
+def _without_call(block: Block) -> Block:
+    """A block that holds a tool call which wants code to be run: as that code."""
+    is_call_of_code = block.source.startswith(("{", "[")) and is_call(block.source)
+    return replace(block, source=called(block.source) or block.source) if is_call_of_code else block
 
 
 def _run(
@@ -225,6 +240,8 @@ def _run(
         return _Misread(_CUT_OFF, said)
     if code[0].kind == "call" and not all(block.source for block in code):
         return _Misread(_TOOL_CALL, said)
+    if any(_may_hold_more(text, block, language) for block in code):
+        return _Misread(_FENCES_IN_TEXT, said)
     if any(_is_half(block, language) for block in code):
         return _Misread(_UNCLOSED, said)
     before = (block for block in blocks if block.start < code[0].start)
@@ -236,6 +253,16 @@ def _run(
     return RunCode(_thought(text, code), source, said)
 
 
+def _may_hold_more(text: str, block: Block, language: str) -> bool:
+    """Whether the fence that ends a text in a `%%` cell may be one of that text."""
+    magic = _CELL_MAGIC.match(block.source)
+    if language != "python" or block.tagged or not magic or magic["is_python"]:
+        return False
+    is_long = text.startswith(("````", "~~~~"), block.start)
+    later = _ANY_FENCE.search(text, block.end if block.closed else block.end - 1)
+    return bool(later) and not is_long
+
+
 def _is_half(block: Block, language: str) -> bool:
     """Whether the end of a block is lost, and more than its closing may be lost with it."""
     if block.kind == "call":
@@ -245,8 +272,8 @@ def _is_half(block: Block, language: str) -> bool:
         return not block.settled and parse(block.source) is None
     if language != "python" or not block.source.strip():
         return True
-    magic = re.match(r"\s*%%(time|timeit|capture|prun)?.*\n?", block.source)
-    if magic and not magic[1]:
+    magic = _CELL_MAGIC.match(block.source)
+    if magic and not magic["is_python"]:
         return True
     tree = parse(block.source[magic.end() :] if magic else block.source)
     return tree is None or (bool(tree.body) and _has_no_body_yet(tree.body[-1]))
@@ -290,7 +317,7 @@ def _answer(said: str, blocks: list[Block]) -> RunCode | Answer | _Misread:
     text = _ROLE.sub("", said)
     if _JSON_CALL.match(text) and not is_json(text):
         return _Misread(_TOOL_CALL, said)
-    if [block.kind for block in blocks] == ["shell"]:
+    if blocks and blocks[0].kind == "shell" and (len(blocks) == 1 or MADE_UP.search(text)):
         return _Misread(_SHELL_ONLY, said)
     if MADE_UP.match(text) and not blocks:
         return _Misread(_MADE_UP_ONLY, said)

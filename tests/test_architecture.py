@@ -34,8 +34,9 @@ ROWS = [
     {"border", "chat_text", "comparing", "limits", "model_errors", "model_loading"}
     | {"observation", "prompts", "reply", "telling"},
     {"native_calls"},
-    {"calls", "drafts", "estimates"},
+    {"drafts", "estimates"},
     {"blocks", "context", "events", "page_fetching", "tracebacks"},
+    {"calls"},
     {"model_secrets", "pictures", "syntax", "terminal"},
     {"steps", "errors", "shipped", "ctrl_c"},
 ]

