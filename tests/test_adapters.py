@@ -73,6 +73,7 @@ def test_a_class_of_langchain_with_a_name_that_is_no_identifier_gets_one():
     assert tool.call(title="Rain") == {"title": "Rain"}
 
 
+@pytest.mark.slow
 def test_a_smolagents_tool_is_set_up_once_and_called():
     smolagents = pytest.importorskip("smolagents")
 
@@ -106,6 +107,7 @@ def test_a_smolagents_tool_is_set_up_once_and_called():
     assert value.set_ups == 1
 
 
+@pytest.mark.slow
 def test_a_smolagents_function_tool_is_called():
     smolagents = pytest.importorskip("smolagents")
 
@@ -144,6 +146,7 @@ def test_an_endpoint_of_a_gradio_app_is_a_tool():
         app.close()
 
 
+@pytest.mark.slow
 def test_an_app_that_cannot_be_reached_is_an_error_that_names_it():
     pytest.importorskip("gradio_client")
     with pytest.raises(ToolError, match=r"127\.0\.0\.1:9/' cannot be reached"):

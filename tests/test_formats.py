@@ -336,7 +336,7 @@ def test_an_answer_that_a_closing_call_spells_out_is_taken_and_nothing_is_run(
 
 
 CHANGES = [
-    pytest.param(name, one, other, marks=[] if name == GPT or one == other == "tools" else slow)
+    pytest.param(name, one, other, marks=[] if name == GPT and one != other else slow)
     for name in WIRES
     for one in FORMATS
     for other in FORMATS
