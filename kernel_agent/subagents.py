@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kernel_agent.errors import SettingsError
-from kernel_agent.events import Event, Listener, StepFinished, SubagentTold
-from kernel_agent.kernel.serving import Served
+from kernel_agent.events import (
+    Event,
+    Listener,
+    PlanFinished,
+    RoomMade,
+    RunFinished,
+    StepFinished,
+    SubagentTold,
+)
+from kernel_agent.kernel.serving import tell_used
 from kernel_agent.limits import SMALLEST
 from kernel_agent.steps import Outcome, Usage
 from kernel_agent.tools import Tool
@@ -125,7 +133,7 @@ class Subagents:
             self._costs.clear()
 
     def _tool(self, agent: Subagent) -> Tool:
-        def call(task: str, **data: Any) -> Served:
+        def call(task: str, **data: Any) -> Any:
             return self._run(agent, task, data)
 
         description = (
@@ -134,7 +142,7 @@ class Subagents:
         stub = STUB.format(name=agent.name, description=description)
         return Tool(agent.name, stub, call, timeout=None)
 
-    def _run(self, agent: Subagent, task: str, data: Mapping[str, Any]) -> Served:
+    def _run(self, agent: Subagent, task: str, data: Mapping[str, Any]) -> Any:
         transcript = self._transcript()
         assert transcript is not None and transcript.path is not None
         step = len(transcript.steps) + 1
@@ -144,9 +152,12 @@ class Subagents:
 
         def told(event: Event) -> None:
             self._tell(SubagentTold(agent.name, event))
-            if isinstance(event, StepFinished) and self._is_used_up(path, event.usage, budget):
-                self.stop()
+            if isinstance(event, StepFinished | PlanFinished | RoomMade | RunFinished):
+                tell_used(_counted(event.usage), path.name)
+                if self._is_used_up(path, event.usage, budget):
+                    self.stop()
 
+        tell_used(Usage(), path.name)
         with self._lock:
             spent = sum(self._costs.values())
         runner = agent.copied(
@@ -165,8 +176,8 @@ class Subagents:
                 self._running.discard(runner)
         if done.outcome.status != "answered":
             raise RuntimeError(f"{agent.name} {done.outcome}. Its notebook: {path.name}")
-        used = replace(done.usage, kernel_seconds=0.0)  # the cell that waits counts these
-        return Served(done.answer, used, transcript=(done.path or path).name)
+        tell_used(_counted(done.usage), (done.path or path).name)
+        return done.answer
 
     def _is_used_up(self, path: Path, usage: Usage, budget: float | None) -> bool:
         """Whether the runs that the cell has called have used up the budget together."""
@@ -180,6 +191,11 @@ class Subagents:
             path = free_path(notebook.with_stem(f"{notebook.stem}-{name}"), self._taken)
             self._taken.add(path)
             return path
+
+
+def _counted(usage: Usage) -> Usage:
+    """What counts of a run's usage for its parent: the cell that waits has the kernel's seconds."""
+    return replace(usage, kernel_seconds=0.0)
 
 
 def check_subagent(agent: Subagent) -> None:

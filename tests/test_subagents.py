@@ -94,6 +94,36 @@ def test_what_a_sub_agent_costs_counts_for_the_limit_of_its_parent(solve, helper
     assert run.outcome.limit == "max_cost"
 
 
+def test_what_a_sub_agent_without_an_answer_has_cost_counts_and_its_notebook_is_named(solve):
+    def lost(messages):
+        steps.append(1)
+        return Reply(code(f"x{len(steps)} = 1", ""), usage=Usage(10, 5, cost=0.01))
+
+    steps = []
+    child = Agent(lost, name="lost", description="Finds nothing.", max_steps=2)
+    run, _ = solve(code("lost('Find.')"), code("final_answer(0)"), agents=[child])
+    [call] = run.transcript.steps[0].result.tool_calls
+    assert "ended at max_steps" in call.error
+    assert run.usage.cost == call.usage.cost == pytest.approx(0.01 * len(steps))
+    assert Transcript.load(run.path.parent / call.transcript).outcome.limit == "max_steps"
+    assert Transcript.load(run.path).usage == run.usage
+
+
+def test_the_cost_of_sub_agents_that_the_budget_stops_is_told(solve):
+    def costly(messages):
+        return Reply(code(f"y{len(messages)} = 1", ""), usage=Usage(10, 5, cost=0.3))
+
+    child = Agent(costly, name="costly", description="Spends.", max_steps=9)
+    calls = code("costly.map(['a', 'b', 'c'], return_exceptions=True)")
+    run, _ = solve(calls, "Nothing.", agents=[child], max_cost=1.0)
+    assert run.outcome.limit == "max_cost"
+    spent = [call.usage.cost for call in run.transcript.steps[0].result.tool_calls]
+    assert run.usage.cost == pytest.approx(sum(spent))
+    children = [Transcript.load(path) for path in run.path.parent.glob("*-costly*.ipynb")]
+    assert sorted(child.usage.cost for child in children) == pytest.approx(sorted(spent))
+    assert sum(spent) > 1.0
+
+
 def test_a_replay_needs_no_sub_agent(solve, helper):
     run, _ = solve(code("final_answer(doubler('Double 4.'))"), agents=[helper])
     for notebook in run.path.parent.glob("*-doubler*.ipynb"):

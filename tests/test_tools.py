@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from kernel_agent.border.codec import decode, encode
 from kernel_agent.errors import KernelAgentError, ToolError
-from kernel_agent.kernel.serving import Offer, Served
-from kernel_agent.steps import CellResult, Reply, Step, Usage
+from kernel_agent.kernel.serving import Offer
+from kernel_agent.steps import CellResult, Reply, Step
 from kernel_agent.tools import Tool, Toolbox, as_tool, kernel_source, output_reader, tool
 from kernel_agent.tools.stubs import docstring_source
 
@@ -532,17 +532,6 @@ def test_large_values_lie_in_files(tmp_path):
     content = bytes(200_000)
     assert call(Toolbox([echo]), "echo", content, folder=tmp_path) == content
     assert list(tmp_path.iterdir())
-
-
-def test_what_a_sub_agent_has_used_is_passed_on():
-    def ask() -> Any:
-        """Ask."""
-        return Served(datetime.date(2024, 1, 2), Usage(cost=0.5))
-
-    served = Toolbox([ask]).serve("ask", {"args": [], "kwargs": {}}, folder=None)
-    assert isinstance(served, Served)
-    assert served.usage == Usage(cost=0.5)
-    assert decode(served.result, folder=None) == datetime.date(2024, 1, 2)
 
 
 def test_coroutines_of_many_threads_run_together_on_one_loop():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import threading
 import time
 import uuid
 from collections import deque
@@ -19,19 +20,23 @@ SERVED = "kernel_agent_serves"
 GRACE_SECONDS = 0.05  # the interrupt is to come first, before the errors that it causes
 
 
-@dataclass(frozen=True)
-class Served:
-    """What a function has returned, as JSON of the border, what it used, and its own notebook."""
-
-    result: Any
-    usage: Usage = field(default_factory=Usage)
-    transcript: str = ""
-
-
 Serve = Callable[[str, Mapping[str, Any]], Any]
 """Carries out a call: gets the name and `{"args": […], "kwargs": {…}}`, values as `border` encodes
-them, and returns the encoded result, or a `Served`, or raises. It is called in worker threads, up
-to 32 at once; what it returns after the call was given up is dropped."""
+them, and returns the encoded result, or raises. It is called in worker threads, up to 32 at once;
+what it returns after the call was given up is dropped."""
+
+_carried_out = threading.local()
+
+
+def tell_used(usage: Usage, transcript: str) -> None:
+    """Tell what the call that this thread carries out has used until now, and its own notebook.
+
+    It stands in the call's record, even if the call fails or is given up. Elsewhere nothing is
+    done.
+    """
+    call = getattr(_carried_out, "call", None)
+    if call is not None:
+        call.usage, call.transcript = usage, transcript
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,11 @@ def check_offers(offers: Mapping[str, Offer]) -> None:
 
 @dataclass(eq=False)
 class _Call:
-    """A call from its arrival on; only the thread that executes the cell changes it."""
+    """A call from its arrival on.
+
+    Only the thread that executes the cell changes it, but for what it has used: that tells the
+    thread that carries it out.
+    """
 
     id: str
     name: str
@@ -100,6 +109,14 @@ class _Call:
             self.usage,
             self.transcript,
         )
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a call has returned, and the letter that tells it."""
+
+    value: Any
+    text: str
 
 
 @dataclass(frozen=True)
@@ -138,7 +155,7 @@ class Serving:
         self._wake = wake
         self._calls: dict[str, _Call] = {}
         self._running: dict[str, _Call] = {}
-        self._done: deque[tuple[_Call, tuple[Served, str] | _Failure]] = deque()
+        self._done: deque[tuple[_Call, _Result | _Failure]] = deque()
         self._outcomes: dict[str, str] = {}  # what was answered and may be asked for again
         self._news: list[str] = []
         self._unknown: list[str] = []
@@ -222,27 +239,27 @@ class Serving:
 
     def _work(self, call: _Call) -> None:
         """Carry a call out, in a worker's thread."""
-        outcome: tuple[Served, str] | _Failure
+        outcome: _Result | _Failure
+        _carried_out.call = call
         try:
             result = self._serve(call.name, call.arguments)
-            served = result if isinstance(result, Served) else Served(result)
-            outcome = served, json.dumps({"result": served.result}, allow_nan=False)
+            outcome = _Result(result, json.dumps({"result": result}, allow_nan=False))
         except BaseException as error:  # whatever it is, the code in the kernel is to have it
             outcome = _Failure(type(error).__name__, _message(error))
+        finally:
+            del _carried_out.call
         self._done.append((call, outcome))
         self._wake()
 
-    def _finish(self, call: _Call, outcome: tuple[Served, str] | _Failure) -> None:
+    def _finish(self, call: _Call, outcome: _Result | _Failure) -> None:
         del self._running[call.id]
         call.seconds = call.running_seconds
         if isinstance(outcome, _Failure):
             call.error = str(outcome)
             self._tell(call.id, outcome)
             return
-        served, text = outcome
-        call.result, call.usage = served.result, served.usage
-        call.transcript = served.transcript
-        self._outcomes[call.id] = text
+        call.result = outcome.value
+        self._outcomes[call.id] = outcome.text
         self._news.append(call.id)
 
     def _give_up(self, call: _Call, kind: str, message: str) -> None:

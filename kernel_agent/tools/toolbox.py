@@ -6,13 +6,12 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from kernel_agent.border.codec import NotTransferable, decode, encode
 from kernel_agent.errors import ToolError
-from kernel_agent.kernel.serving import Offer, Served
+from kernel_agent.kernel.serving import Offer
 from kernel_agent.tools.checking import Checker
 from kernel_agent.tools.event_loop import EventLoop
 from kernel_agent.tools.shipping import joined_sources
@@ -56,8 +55,7 @@ class Toolbox:
     def serve(self, name: str, arguments: Mapping[str, Any], *, folder: Path | None) -> Any:
         """Call tool `name` with encoded `arguments`; returns its encoded result.
 
-        Large values lie in `folder` as files. The result is a `Served` if the tool tells what
-        it has used. May be called in many threads at once.
+        Large values lie in `folder` as files. May be called in many threads at once.
 
         Raises TypeError if the arguments do not fit the signature, ToolError if there is no such
         tool or its result cannot be given to the kernel, and whatever the tool raises.
@@ -76,8 +74,6 @@ class Toolbox:
             result = self._loop.run(result, name=name, timeout=tool.timeout)
         shown = f"what {name}() returned"
         try:
-            if isinstance(result, Served):
-                return replace(result, result=encode(result.result, folder=folder, name=shown))
             return encode(result, folder=folder, name=shown)
         except NotTransferable as error:
             raise ToolError(name, f"it has run, but {error}") from error

@@ -11,7 +11,7 @@ from kernel_agent.border.codec import NotTransferable, decode, encode
 from kernel_agent.errors import KernelError
 from kernel_agent.kernel import Kernel
 from kernel_agent.kernel.courier import MAGIC as MAGIC_IN_KERNEL
-from kernel_agent.kernel.serving import MAGIC, Offer, Served, Serving
+from kernel_agent.kernel.serving import MAGIC, Offer, Serving, tell_used
 from kernel_agent.kernel.workers import MAX_WORKERS, Workers
 from kernel_agent.steps import Usage
 
@@ -385,9 +385,22 @@ def test_functions_are_there_after_a_restart_and_a_death_drops_what_was_open(hos
 
 def test_what_a_call_has_used_is_in_its_record(offering):
     usage = Usage(prompt_tokens=5)
-    result = offering.execute("echo(1)", serve=lambda *call: Served(2, usage), timeout=20)
+
+    def serve(name, arguments):
+        tell_used(usage, "helper.ipynb")
+        if arguments["args"] == [1]:
+            return 2
+        if arguments["args"] == [3]:
+            time.sleep(60)
+        raise RuntimeError("no")
+
+    result = offering.execute("echo(1)", serve=serve, timeout=20)
     assert shown(result) == "2"
-    assert result.tool_calls[0].usage == usage
+    failed = offering.execute("echo(2)", serve=serve, timeout=20)
+    late = offering.execute("echo(3)", serve=serve, timeout=1)
+    calls = [*result.tool_calls, *failed.tool_calls, *late.tool_calls]
+    assert [call.error[:9] for call in calls] == ["", "RuntimeEr", "Cancelled"]
+    assert [(call.usage, call.transcript) for call in calls] == [(usage, "helper.ipynb")] * 3
 
 
 def test_a_result_that_is_no_json_is_an_error_in_the_cell(offering):
