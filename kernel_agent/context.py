@@ -120,21 +120,27 @@ def where_to_cut(
     """Where `Cut.shortened` and `Cut.summarised` are to be, so that `bounds.aim` is met.
 
     `steps` are the places of the steps among the `end` entries, `before` what was cut already, and
-    `tokens` tells what a request has after a cut. The newest steps stay whole: two if the request
-    is not full with them, else one if it can be sent at all. Old observations are shortened first;
-    where that is not enough, old steps are summarised.
+    `tokens` tells what a request has after a cut. The newest steps stay whole: two if a step like
+    the last has room behind them, else one if it can be sent at all. Old observations are shortened
+    first; where that is not enough, old steps are summarised.
     """
     if not steps:
         return before
-    for kept, most in ((2, bounds.full), (1, bounds.most)):
-        last = steps[-min(kept, len(steps))]
-        least = tokens(max(last, before[0]), max(last, before[1]))
-        if least <= most:
-            break
-    else:
+
+    def with_whole(last: int) -> int:
+        return tokens(max(last, before[0]), max(last, before[1]))
+
+    last, most = steps[-1], bounds.most
+    least = with_whole(last)
+    if least > bounds.most:
         # Not even the last observation has room: of the last step there is what the model said.
-        last, before, most = steps[-1], (end, before[1]), bounds.most
+        before = (end, before[1])
         least = tokens(end, max(last, before[1]))
+    elif len(steps) > 1:
+        two = with_whole(steps[-2])
+        # Else the next step would need a cut again.
+        if two + (two - least) <= bounds.full:
+            last, least, most = steps[-2], two, bounds.full
     # Where much has to stay, the aim is higher: cuts that free little would follow each other.
     aim = max(bounds.aim, least + (most - least) // 3)
     return _smallest(steps, last, tokens, least=least, aim=aim, before=before)

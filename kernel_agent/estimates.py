@@ -30,23 +30,24 @@ QUANTILE = 0.8
 class Ahead:
     """Looks ahead in a task: what its next requests will use, by what its replies have told.
 
-    `price` knows what tokens cost, `first` gives the messages of a task's first request, and
-    `max_chars` bounds what an observation shows of a cell. Where replies have told no tokens
-    nothing is expected of the next ones either.
+    `price` knows what tokens cost, `messages` gives those of the next request as far as they are
+    known: they count for a task's first one, and for the first after a cut. `max_chars` bounds what
+    an observation shows of a cell. Where replies have told no tokens nothing is expected of the
+    next ones either.
 
     All is told by replies and results alone, so that it is the same before and after the last
     step has its observation.
     """
 
     price: Price
-    first: Callable[[], Sequence[Message]]
+    messages: Callable[[], Sequence[Message]]
     max_chars: int
 
     def request(self, entries: Sequence[Entry]) -> Usage:
         """What the request after the `entries` of a task will use: tokens and `model_seconds`."""
         told = [n for n, entry in enumerate(entries) if (r := reply_of(entry)) and r.usage.tokens]
         if not replies_of(entries):
-            return Usage(prompt_tokens=tokens_of(list(self.first())), completion_tokens=FIRST_REPLY)
+            return Usage(prompt_tokens=self._counted(), completion_tokens=FIRST_REPLY)
         seconds = mean_seconds(entries)
         if not told:
             return Usage(model_seconds=seconds)
@@ -57,8 +58,9 @@ class Ahead:
         # Reasoning that is not shown to us cannot be sent back.
         hidden = 0 if last.reasoning or last.signed else known.reasoning_tokens
         is_cut = any(isinstance(entry, Cut) for entry in since)
+        expected = known.tokens - hidden + sum(self._added(entry) for entry in since)
         return Usage(
-            prompt_tokens=known.tokens - hidden + sum(self._added(entry) for entry in since),
+            prompt_tokens=min(expected, self._counted()) if is_cut else expected,
             completion_tokens=_expected(entries),
             # What the cache held it will hold again, unless other messages take its place.
             cached_tokens=0 if is_cut else known.cached_tokens,
@@ -94,6 +96,9 @@ class Ahead:
             cached_tokens=step.cached_tokens,
             model_seconds=step.model_seconds,
         )
+
+    def _counted(self) -> int:
+        return tokens_of(list(self.messages()))
 
     def _added(self, entry: Entry) -> int:
         """Tokens that come to the messages with an entry, beside its reply."""

@@ -97,7 +97,7 @@ class Loop:
                 if outcome := self._exhausted(transcript):
                     self._finish(transcript, outcome)
                     return
-                reply = self._ask(transcript)
+                reply = self._ask(transcript, limit)
                 step = self._close(reply, transcript) if limit else self._act(reply, transcript)
                 keep(transcript, partial(transcript.add, step), self.tell)
                 self.tell(StepFinished(len(transcript.task_steps), step, transcript.usage))
@@ -126,8 +126,9 @@ class Loop:
         return self.limits.exhausted(transcript.task_entries, self.ahead(transcript))
 
     def _make_room(self, transcript: Transcript) -> None:
-        if not self._reached(transcript) and not self._exhausted(transcript):
-            self._requests.make_room(transcript)
+        if not self._exhausted(transcript):
+            # What is left is for the closing request, and not for a summary.
+            self._requests.make_room(transcript, sums_up=not self._reached(transcript))
 
     def _limit(self, transcript: Transcript) -> Limit | None:
         """The limit that is reached before the next request.
@@ -162,10 +163,10 @@ class Loop:
         death_ends = self.cells.on_death == "stop"
         return outcome_of(steps[-1], limit, death_ends=death_ends, loop=repeats(steps))
 
-    def _ask(self, transcript: Transcript) -> Reply:
+    def _ask(self, transcript: Transcript, limit: Limit | None) -> Reply:
         number = len(transcript.task_steps) + 1
         self.tell(ReplyStarted(number, self.limits.max_steps, transcript.usage))
-        reply = self._requests.reply(transcript)
+        reply = self._requests.reply(transcript, sums_up=limit is None)
         self.tell(ReplyReceived(reply))
         return reply
 
@@ -262,25 +263,33 @@ class Loop:
         if result is not None:
             images = bool(_has_image(result)) and self.model.takes_images
             seen = observe(result, max_chars=self.max_chars, images=images)
+        common = {
+            "limit": self._reached(transcript, step) or "",
+            "reply_format": transcript.reply_format,
+        }
+        notices = self.prompts.render(
+            "notices",
+            refused="" if is_code else step.refused,
+            answer_refused=bool(result and result.answer and result.status != "ok"),
+            rebuilt=rebuilt,
+            loop=repeats((*transcript.task_steps, step)),
+            **common,
+        )
         text = self.prompts.render(
             "observation",
             text=seen.text,
             unusable=unusable,
             is_answer_question=is_question,
             code_refused=step.refused if is_code else "",
-            refused="" if is_code else step.refused,
             edited=edited,
-            answer_refused=bool(result and result.answer and result.status != "ok"),
-            rebuilt=rebuilt,
+            notices=notices,
             language=self.cells.kernel.language,
             step=len(transcript.task_steps) + 1,
             max_steps=self.limits.max_steps,
-            limit=self._reached(transcript, step) or "",
             scarcity=self.limits.scarcity((*transcript.task_entries, step), self.ahead(transcript)),
-            loop=repeats((*transcript.task_steps, step)),
-            reply_format=transcript.reply_format,
+            **common,
         )
-        return replace(step, observation=Observation(text, seen.images))
+        return replace(step, observation=Observation(text, seen.images, notices))
 
     def _finish(self, transcript: Transcript, outcome: Outcome) -> None:
         keep(transcript, partial(transcript.finish, outcome), self.tell)

@@ -43,7 +43,7 @@ class Repeats:
         """Why the run ends with this, in a sentence."""
         what = {
             "error": f"ran the same code with the same error ({self.error})",
-            "result": "ran the same code with the same result, and nothing changed",
+            "result": "ran the same code with the same result",
             "reply": "were the same reply, of which nothing could be run",
             "refused": "did the same, which was refused",
         }
@@ -111,11 +111,11 @@ def _marks(steps: Sequence[Step]) -> Iterator[tuple[Hashable, bool]]:
         result = step.result
         # Only of code that comes again the outputs have to be read.
         mark = (key, _outcome(result)) if result and often[key] > 1 else key
-        has_moved = False
+        has_moved = result is not None and result.status == "ok" and _works_in_place(result, known)
         if result and result.variables and result.status in ("ok", "interrupted"):
             known |= result.variables.keys()
             values = (mark, *result.variables.items())
-            has_moved = values not in made or not _makes_anew(result, known)
+            has_moved = has_moved or values not in made or not _makes_anew(result, known)
             made.add(values)
         yield mark, has_moved
 
@@ -145,6 +145,24 @@ def _tree(source: str) -> ast.Module | None:
             return ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
+
+
+def _works_in_place(result: CellResult, known: set[str]) -> bool:
+    """Whether a cell changes what no line of variables shows: a part of a value, an iterator.
+
+    So does a method of a `known` variable that is called for nothing else: its cell shows nothing.
+    """
+    tree = _tree(result.source)
+    for node in ast.walk(tree) if tree else ():
+        match node:
+            case ast.AugAssign(target=ast.Subscript() | ast.Attribute()):
+                return True
+            case ast.Call(func=ast.Name("next")):
+                return True
+            case ast.Expr(ast.Call(ast.Attribute(value=ast.Name(name)))):
+                if name in known and not result.outputs:
+                    return True
+    return False
 
 
 def _makes_anew(result: CellResult, known: set[str]) -> bool:

@@ -23,6 +23,7 @@ MAX_VARIABLES = 1_500
 MAX_FUNCTIONS = 600
 MAX_STEP_LINE = 150
 ROOMY = 12_000  # tokens of a window from which on these bounds hold; in smaller ones they shrink
+MOST_OF_REFUSED = 0.85  # of a request that was too long: what a shorter one may have
 LEAST_GAIN = 0.1  # of the window: less is not worth a cut while the request still fits
 _CUT_OFF = frozenset(["length", "max_tokens"])
 
@@ -36,19 +37,20 @@ def make_room(
     window: int | None,
     reply_format: Format,
     prompts: Prompts,
-    ask: AskModel,
+    ask: AskModel | None,
     language: str = "python",
     refused: bool = False,
 ) -> Cut | None:
     """The cut that a run of these `entries` needs before the next request, None if it needs none.
 
     `window` is how many tokens messages and reply may have together, None where it is not known:
-    then nothing is cut until a request was `refused` as too long. One that was is cut to half,
-    whatever the numbers say; None means then that there is nothing left to cut.
+    then nothing is cut until a request was `refused` as too long. One that was is cut to about
+    half, whatever the numbers say; None means then that there is nothing left to cut.
 
     Where old steps have to go, `ask` is called with messages that end with the wish for a summary
     (`prompts/summary.md`); code in the reply is never run. What it raises passes through, but for
-    ContextWindowExceededError: then the summary is made of what is known of the steps.
+    ContextWindowExceededError: then the summary is made of what is known of the steps, as it is
+    without `ask`.
     """
     own = without_user_cells(entries)
     if not refused and (window is None or (own and isinstance(own[-1], Cut))):
@@ -56,7 +58,8 @@ def make_room(
     messages = messages_of(system, own, native=reply_format == "tools")
     sent = next_tokens(messages, own)
     if refused:
-        bounds = Marks(full=sent // 2, aim=sent // 2, most=sent // 2)
+        # If that is not little enough, it will be refused once more.
+        bounds = Marks(full=sent // 2, aim=sent // 2, most=int(MOST_OF_REFUSED * sent))
     else:
         assert window is not None
         bounds = marks(window)
@@ -78,7 +81,7 @@ class _Run:
     system: str
     reply_format: Format
     prompts: Prompts
-    ask: AskModel
+    ask: AskModel | None
     language: str
     bounds: Marks
     scale: float
@@ -104,13 +107,13 @@ class _Run:
     def summed_up(self, cut: Cut) -> Cut:
         """`cut` with the model's own summary, if it leaves out steps that were shown until now."""
         before = self._last_cut()
-        if cut.summarised == before.summarised:
+        if cut.summarised == before.summarised or self.ask is None:
             return cut
         words = int(MAX_SUMMARY * self._share) // WORD
         asked = self.prompts.render(
             "summary", is_made=False, max_words=words, reply_format=self.reply_format
         )
-        reply = self._asked(cut, asked)
+        reply = self._asked(self.ask, cut, asked)
         if reply is None:
             return cut
         cut = replace(cut, asked=asked, reply=reply)
@@ -118,7 +121,7 @@ class _Run:
             cut = replace(cut, summary=self._told(cut.summarised, said))
         return self._fitting(cut, before)
 
-    def _asked(self, cut: Cut, asked: str) -> Reply | None:
+    def _asked(self, ask: AskModel, cut: Cut, asked: str) -> Reply | None:
         """The reply to `asked`, after as much of what was shown as there is room for."""
         before = self._last_cut().summarised
         shorter = (self._trial(place, before) for place in (cut.shortened, len(self.entries)))
@@ -127,9 +130,9 @@ class _Run:
             messages = self._messages(form, Note(asked))
             if self.scale * tokens_of(messages) <= self.bounds.most:
                 try:
-                    return self.ask(messages)
+                    return ask(messages)
                 except ContextWindowExceededError:
-                    return None
+                    continue
         return None
 
     def _messages(self, cut: Cut | None, *more: Entry) -> list[Message]:
@@ -155,8 +158,7 @@ class _Run:
         for share in (0.5, 0.25, 0.0):
             if self.tokens(cut) <= self.bounds.most:
                 break
-            summary = self._told(cut.summarised, said, share=share) if share else ""
-            cut = replace(cut, summary=summary)
+            cut = replace(cut, summary=self._told(cut.summarised, said, share=share))
         return cut
 
     def _told(self, summarised: int, said: str, *, share: float = 1.0) -> str:
@@ -232,8 +234,8 @@ def _variables(entries: Sequence[Entry], max_chars: int) -> str:
                 known[name] = kind
     told = [_bounded(_one_line(f"{name}: {kind}"), 100) for name, kind in known.items()]
     whole = ", ".join(told)
-    if len(whole) <= max_chars:
-        return whole
+    if len(whole) <= max_chars or not max_chars:
+        return whole if max_chars else ""
     last = _fitting_items(reversed(told), max_chars // 2)
     others = [_bounded(_one_line(name), 100) for name in [*known][: len(known) - len(last)]]
     first = _fitting_items(others, max_chars // 2)
@@ -297,4 +299,6 @@ def _one_line(text: str) -> str:
 
 
 def _bounded(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: max(most - 2, 0)].rstrip() + " …"
+    if len(text) <= most:
+        return text
+    return text[: most - 2].rstrip() + " …" if most > 2 else ""

@@ -45,10 +45,11 @@ class Requests:
         if (asking := self._asking) is not None:
             asking.interrupt()
 
-    def reply(self, transcript: Transcript, asked: str = "") -> Reply:
+    def reply(self, transcript: Transcript, asked: str = "", *, sums_up: bool = True) -> Reply:
         """The model's reply to `transcript`, or to what is `asked` after it.
 
-        While the model says that its window does not hold the messages, room is made.
+        While the model says that its window does not hold the messages, room is made; see
+        `make_room`.
 
         Raises Interrupted, and whatever the model raises.
         """
@@ -57,14 +58,17 @@ class Requests:
             try:
                 return self._ask(transcript, transcript.messages(*more))
             except ContextWindowExceededError as error:
-                if not self.make_room(transcript, refused=True):
+                if not self.make_room(transcript, refused=True, sums_up=sums_up):
                     reason = f"{error.reason} {_NO_MORE_ROOM}"
                     raise ContextWindowExceededError(error.model, reason) from None
 
-    def make_room(self, transcript: Transcript, *, refused: bool = False) -> bool:
+    def make_room(
+        self, transcript: Transcript, *, refused: bool = False, sums_up: bool = True
+    ) -> bool:
         """Cut what the model is shown if its window will not hold it; whether that was done.
 
-        `refused` says that the model has refused the messages. Raises as `reply` does.
+        `refused` says that the model has refused the messages, `sums_up` that it may be asked for
+        a summary of what is left out. Raises as `reply` does.
         """
         cut = make_room(
             transcript.entries,
@@ -72,7 +76,7 @@ class Requests:
             window=window(self.model),
             reply_format=transcript.reply_format,
             prompts=self._prompts,
-            ask=partial(self._ask, transcript, is_shown=False),
+            ask=partial(self._ask, transcript, is_shown=False) if sums_up else None,
             language=self.language,
             refused=refused,
         )

@@ -145,10 +145,15 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Observation:
-    """Exactly what the model was shown: `text`, and `images` as data URLs (`data:image/png;…`)."""
+    """Exactly what the model was shown: `text`, and `images` as data URLs (`data:image/png;…`).
+
+    `notices` is the end of the text that is not about what came out of the code: what was refused,
+    what a new kernel holds, that a limit is reached. It stays when the text is shortened.
+    """
 
     text: str
     images: tuple[str, ...] = ()
+    notices: str = ""
 
     def message(self) -> Message:
         return user_message(self.text, self.images)

@@ -172,6 +172,9 @@ STEPS = range(1, 11)
         (cost(whole=50, line=40), Marks(400, 200, 500), (9, 9)),
         # Two whole steps would fill it, one does not.
         (cost(whole=400), Marks(800, 400, 1000), (10, 0)),
+        # Two would leave no room for the next one: then the next request would be cut again.
+        (cost(whole=250), Marks(800, 400, 1000), (10, 0)),
+        (cost(whole=200), Marks(800, 400, 1000), (9, 0)),
         # Not even one whole step has room.
         (cost(whole=1000), Marks(800, 400, 1000), (11, 0)),
     ],
@@ -237,6 +240,18 @@ def test_the_line_names_the_call_that_gives_the_output() -> None:
 def test_read_output_is_named_only_to_a_model_that_was_told_of_it() -> None:
     entries = [TASK, step(1), step(2), Cut(2)]
     assert "read_output" not in text_of(messages_of("Solve it.", entries))
+
+
+def test_notices_stay_where_an_observation_becomes_a_line() -> None:
+    words = "No step is left, so no more code will run."
+    seen = Observation("word " * 500 + f"\n[step 4 of 4]\n{words}", notices=words)
+    unusable = Observation("no " * 300 + f"\n[step 5 of 5]\n{words}", notices=words)
+    entries = [TASK, step(1, observation=seen), step(2, result=None, observation=unusable), Cut(3)]
+    _, _, _, first, _, second = messages_of(SYSTEM, entries)
+    assert first["content"].startswith("[step 1: ")
+    assert first["content"].endswith(f"Variables: x1]\n{words}")
+    assert second["content"].endswith(f" …\n{words}")
+    assert len(second["content"]) < 500
 
 
 def test_what_is_short_already_stays_as_it_is() -> None:
@@ -427,7 +442,7 @@ def test_a_request_that_was_refused_is_cut_to_half_whatever_the_numbers_say(
 
     def ask(messages: list[Message]) -> Reply:
         asked.append(tokens_of(messages))
-        assert asked[-1] <= sizes[-1] // 2
+        assert asked[-1] <= 0.85 * sizes[-1]
         return Reply("Sum.")
 
     while (cut := room(entries, window, refused=True, ask=ask)) is not None:
@@ -436,6 +451,33 @@ def test_a_request_that_was_refused_is_cut_to_half_whatever_the_numbers_say(
     assert all(after < before for before, after in pairwise(sizes))
     assert sizes[1] <= sizes[0] // 2
     assert len(sizes) < 8
+
+
+def test_the_newest_output_stays_after_a_refusal_where_it_may_fit() -> None:
+    entries: list[Entry] = [TASK, *(step(number, 500) for number in range(8)), step(9, 8000)]
+    sent = messages_of(SYSTEM, entries)
+    cut = room(entries, None, refused=True)
+    assert cut is not None
+    messages = messages_of(SYSTEM, [*entries, cut])
+    assert messages[-1] == sent[-1]
+    assert tokens_of(messages) <= 0.85 * tokens_of(sent)
+
+
+def test_without_a_wish_for_a_summary_nobody_is_asked_and_what_is_known_is_told() -> None:
+    cut = room(many_steps(), ask=None)
+    assert cut is not None
+    assert (cut.asked, cut.reply) == ("", None)
+    assert "ended with status ok" in cut.summary
+
+
+def test_where_no_summary_has_room_the_user_still_speaks_first() -> None:
+    entries: list[Entry] = [TASK, *(step(number, 700) for number in range(9))]
+    entries += [Task("T", "word " * 1_400), step(9, 200), step(10, 200)]
+    cut = room(entries, 2_400)
+    assert cut is not None
+    messages = messages_of(SYSTEM, [*entries, cut])
+    assert [message["role"] for message in messages[:3]] == ["system", "user", "assistant"]
+    check_form(messages)
 
 
 def test_nothing_is_cut_where_there_is_nothing_to_cut() -> None:
@@ -607,6 +649,18 @@ def test_three_hundred_steps_stay_within_a_small_window_and_know_task_plan_and_v
     assert len(cuts) < 100
     prompts = sum(server.tokens)
     assert run.usage.prompt_tokens == prompts if tells else run.usage.prompt_tokens > prompts / 2
+
+
+def test_room_is_made_for_a_closing_request_without_paying_for_a_summary(tmp_path: Path) -> None:
+    with LongRun(99, tells=True, window=6000) as server:
+        model = LiteLLM("openai/any", api_base=server.url, window=6000)
+        with Agent(model, folder=tmp_path, cwd=tmp_path, max_steps=3) as agent:
+            run = agent.run(QUESTION)
+    assert run.outcome.limit == "max_steps"
+    assert server.refused == server.summaries == 0
+    last = text_of(server.requests[-1].body["messages"])
+    assert "no more code will run" in last
+    assert any(isinstance(entry, Cut) for entry in run.transcript.entries)
 
 
 @pytest.mark.parametrize("window", [None, 1_000_000])

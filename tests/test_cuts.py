@@ -34,7 +34,9 @@ PAID = Cut(3, 1, "Sum.", "Sum up.", Reply("Sum.", usage=Usage(100, 10, cost=0.5)
 def look(number: int) -> Step:
     output = {"output_type": "stream", "name": "stdout", "text": "word " * 500}
     result = CellResult(f"x = {number}", outputs=(output,), variables={"x": "int"})
-    return Step(Reply("r"), "said", "I look.", result, Observation("word " * 500))
+    return Step(
+        Reply("r"), "said", "I look.", result, Observation("word " * 500 + "End.", notices="End.")
+    )
 
 
 def run_with(*entries: Entry, path: Path | None = None) -> Transcript:

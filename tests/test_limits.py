@@ -122,7 +122,9 @@ def test_cached_tokens_are_expected_at_their_price_if_the_last_reply_had_some():
     limits = Limits(max_cost=2.0)
     assert limits.reached(steps(0), ahead()) == "max_cost"
     assert limits.reached(steps(900), ahead()) is None
-    assert limits.reached([*steps(900), Cut(1)], ahead()) == "max_cost"  # other messages now
+    # After a cut there are other messages: none of them is cached, but there are fewer.
+    assert limits.reached([*steps(900), Cut(1)], ahead(9_000)) == "max_cost"
+    assert limits.reached([*steps(900), Cut(1)], ahead(500)) is None
 
 
 def test_a_limit_is_reached_while_a_closing_request_still_fits():
@@ -184,7 +186,7 @@ def test_nothing_is_expected_of_a_model_that_tells_no_tokens():
 
 def test_a_first_request_that_does_not_fit_is_not_made():
     first = ahead(3_000)
-    needed = tokens_of(list(first.first())) + FIRST_REPLY
+    needed = tokens_of(list(first.messages())) + FIRST_REPLY
     assert Limits(max_tokens=needed).exhausted((), first) is None
     outcome = Limits(max_tokens=needed - 1).exhausted((), first)
     assert (outcome.status, outcome.limit) == ("limit", "max_tokens")

@@ -203,6 +203,23 @@ def test_a_cell_that_makes_the_same_variables_anew_changes_nothing(source, state
     assert loop_state([first, again, again, again]) == state
 
 
+@pytest.mark.parametrize(
+    ("source", "state"),
+    [
+        ("net.fit()", ""),
+        ("counts[0] += 1", ""),
+        ("net.rate /= 2", ""),
+        ("next(rows)", ""),
+        ("time.sleep(5)", "over"),
+        ("net.score()\nprint(1)", "over"),
+    ],
+)
+def test_work_in_place_that_no_line_of_variables_shows_is_no_loop(source, state):
+    made = cell("net, counts, rows = make()", variables={"net": "Net", "counts": "list 3"})
+    outputs = [stream("1\n")] if "print" in source else []
+    assert loop_state([made, *[cell(source, *outputs)] * 5]) == state
+
+
 def test_other_values_of_the_same_variables_are_something_new():
     steps = [cell("t = poll()", variables={"t": f"list {n}"}) for n in (1, 1, 2)]
     assert loop_state(steps) == ""

@@ -61,14 +61,19 @@ OPTIONS = {
         "is_answer_question": [False, True],
         "code_refused": ["", "The user refused it."],
         "edited": ["", "x = 2"],
-        "refused": ["", "Too small."],
-        "answer_refused": [False, True],
-        "rebuilt": REBUILT[:2],  # and `limit`: each has a prompt of its own, with all its forms
+        "notices": ["", "You go in a circle."],
         "language": ["python"],
         "step": [3, 19, 20],
         "max_steps": [20],
         "limit": ["", "max_steps"],
         "scarcity": [None, Scarcity("max_cost", 2), Scarcity("max_tokens", 0)],
+        "reply_format": FORMATS,
+    },
+    "notices": {
+        "refused": ["", "Too small."],
+        "answer_refused": [False, True],
+        "rebuilt": REBUILT[:2],  # and `limit`: each has a prompt of its own, with all its forms
+        "limit": ["", "max_steps"],
         "loop": [
             None,
             *(Repeats(kind, (2, 3, 4)) for kind in ("error", "result", "reply", "refused")),
@@ -95,8 +100,8 @@ OPTIONS = {
 }
 
 USERS = set(
-    "code_refused edited example files functions instructions native_tools notebook packages "
-    "plan refused summary task text tools unusable variables wanted".split()
+    "code_refused edited example files functions instructions native_tools notebook notices "
+    "packages plan refused summary task text tools unusable variables wanted".split()
 )
 """The variables that hold what a user, a model or a kernel has said: no words of the prompts."""
 
@@ -186,8 +191,8 @@ def test_the_first_line_of_an_observation_keeps_its_blanks():
 
 
 def test_what_is_included_ends_its_line():
-    variables = next(combinations("observation")) | {"refused": "Too small."}
-    shown = Prompts().render("observation", **variables)
+    variables = next(combinations("notices")) | {"refused": "Too small."}
+    shown = Prompts().render("notices", **variables)
     assert "The answer was not taken: Too small.\nMend that" in shown
 
 

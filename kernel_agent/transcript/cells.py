@@ -238,6 +238,8 @@ def _reply_facts(step: Step) -> dict[str, Any]:
         known["observation"] = {"text": step.observation.text}
         if images := [_image(url, outputs) for url in step.observation.images]:
             known["observation"]["images"] = images
+        if step.observation.notices:
+            known["observation"]["notices"] = step.observation.notices
     return known
 
 

@@ -181,7 +181,7 @@ def _observation(fields: Fields, result: CellResult | None) -> Observation:
                 fields.problems.append(f"an image is of type {type(image).__name__}.")
     text = inner.get("text", str, "", is_needed=True)
     fields.problems += inner.problems
-    return Observation(text, tuple(images))
+    return Observation(text, tuple(images), inner.get("notices", str, ""))
 
 
 def _usage(fields: Fields) -> Usage:

@@ -71,16 +71,18 @@ def _numbered(entries: Iterable[Entry]) -> Iterator[tuple[Entry, int, int]]:
 
 
 def _shortened(step: Step, task: int, number: int, *, can_read: bool) -> Step:
-    """`step` with a line as its observation, unless that is as short already."""
+    """`step` with a line as its observation and its notices, unless it is as short already."""
     seen = step.observation
     if seen is None:
         return step
     if step.result is None:
-        text = _head(seen.text, MAX_REASON)
+        line = _head(seen.text.removesuffix(seen.notices).rstrip(), MAX_REASON)
     else:
         line = _line(step, step.result, seen, task, number, can_read=can_read)
-        text = line if len(line) < len(seen.text) or seen.images else seen.text
-    return step if text == seen.text else replace(step, observation=Observation(text))
+    text = f"{line}\n{seen.notices}" if seen.notices else line
+    if len(text) >= len(seen.text) and not seen.images:
+        return step
+    return replace(step, observation=Observation(text, notices=seen.notices))
 
 
 def _line(
@@ -98,7 +100,7 @@ def _line(
         parts.append(_head(_error(errors[-1]), MAX_LAST_LINE))
     if result.reason:
         parts.append(_head(_one_line(result.reason), MAX_LAST_LINE))
-    if step.refused:
+    if step.refused and not seen.notices:
         parts.append(f"Refused: {_head(_one_line(step.refused), MAX_REASON)}")
     if result.variables:
         parts.append(f"Variables: {_head(', '.join(map(_one_line, result.variables)), MAX_NAMES)}")
