@@ -91,9 +91,7 @@ class Loop:
         self._requests.tools = self.native_tools(transcript)
         try:
             while transcript.outcome is None:
-                self._make_room(transcript)
-                self._plan(transcript)
-                limit = self._limit(transcript)
+                limit = self._prepare(transcript)
                 if outcome := self._exhausted(transcript):
                     self._finish(transcript, outcome)
                     return
@@ -125,18 +123,22 @@ class Loop:
     def _exhausted(self, transcript: Transcript) -> Outcome | None:
         return self.limits.exhausted(transcript.task_entries, self.ahead(transcript))
 
-    def _make_room(self, transcript: Transcript) -> None:
+    def _make_room(self, transcript: Transcript, limit: Limit | None) -> None:
         if not self._exhausted(transcript):
-            # What is left is for the closing request, and not for a summary.
-            self._requests.make_room(transcript, sums_up=not self._reached(transcript))
+            # What a limit leaves is for the closing request, and not for a summary.
+            self._requests.make_room(transcript, sums_up=limit is None)
 
-    def _limit(self, transcript: Transcript) -> Limit | None:
-        """The limit that is reached before the next request.
+    def _prepare(self, transcript: Transcript) -> Limit | None:
+        """Make room and a plan; returns the limit that is reached before the next request.
 
-        The model knows of it then: from the last observation, or by a note if it is reached only
-        now: a summary was paid for, or the run goes on with other limits.
+        The model knows of it then: from the last observation (and then it stands, even if room is
+        made), or by a note if it is reached only now: a summary was paid for, or the run goes on
+        with other limits.
         """
         limit = self._reached(transcript)
+        self._make_room(transcript, limit)
+        if limit is None:
+            limit = self._plan(transcript) or self._reached(transcript)
         if limit and not self._exhausted(transcript):
             form = transcript.reply_format
             words = self.prompts.render("limit", limit=limit, reply_format=form)
@@ -170,21 +172,23 @@ class Loop:
         self.tell(ReplyReceived(reply))
         return reply
 
-    def _plan(self, transcript: Transcript) -> None:
-        """Ask for a plan if one is due; nothing of it is run."""
+    def _plan(self, transcript: Transcript) -> Limit | None:
+        """Ask for a plan if one is due, of which nothing is run; returns a limit that it tells."""
         if not is_due(transcript.task_entries, self.plan_every):
-            return
-        if self._reached(transcript) or self._exhausted(transcript):
-            return
+            return None
+        if self._reached(transcript) or self._exhausted(transcript):  # a summary was paid for
+            return None
         number = len(transcript.task_steps) + 1
         self.tell(PlanStarted(number, self.limits.max_steps, transcript.usage))
         asked = self._plan_words(transcript)
         reply = self._requests.reply(transcript, asked)
         plan = plan_of(reply, asked=asked, language=self.cells.language)
-        limit = self._reached(transcript, plan) or ""
-        plan = replace(plan, told=self._plan_words(transcript, is_made=True, limit=limit))
+        limit = self._reached(transcript, plan)
+        plan = replace(plan, told=self._plan_words(transcript, is_made=True, limit=limit or ""))
         keep(transcript, partial(transcript.add, plan), self.tell)
         self.tell(PlanFinished(plan, transcript.usage))
+        self._make_room(transcript, limit)
+        return limit
 
     def _plan_words(self, transcript: Transcript, *, is_made: bool = False, limit: str = "") -> str:
         form = transcript.reply_format
