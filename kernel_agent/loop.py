@@ -12,7 +12,7 @@ from typing import Any
 from kernel_agent.approving import Approve, Check, Refused, approved, checked
 from kernel_agent.asking import Interrupted
 from kernel_agent.ending import closing_step, is_answer, last_told, outcome_of
-from kernel_agent.errors import KernelAgentError, TranscriptError
+from kernel_agent.errors import KernelAgentError, ModelError, TranscriptError
 from kernel_agent.estimates import Ahead
 from kernel_agent.events import (
     ApprovalAsked,
@@ -28,7 +28,7 @@ from kernel_agent.executing import Executing
 from kernel_agent.keeping import keep
 from kernel_agent.limits import Limits
 from kernel_agent.looping import repeats
-from kernel_agent.model import JsonTool, Model, price
+from kernel_agent.model import JsonTool, Model, paid_until, price
 from kernel_agent.native_calls import with_calls
 from kernel_agent.observation import observe
 from kernel_agent.planning import is_due, plan_of
@@ -47,6 +47,7 @@ from kernel_agent.steps import (
     Reply,
     Step,
     Task,
+    Usage,
 )
 from kernel_agent.telling import Telling
 from kernel_agent.tools import READER, json_tools, takes_json
@@ -110,7 +111,7 @@ class Loop:
             self._finish(transcript, Outcome("interrupted"))
         except KernelAgentError as error:
             with suppress(TranscriptError):  # that may be the very error
-                self._finish(transcript, Outcome("failed", reason=str(error)))
+                self._finish(transcript, Outcome("failed", reason=_why(error)))
             raise
 
     def ahead(self, transcript: Transcript) -> Ahead:
@@ -306,6 +307,12 @@ class Loop:
             return []
         language = self.cells.language
         return [tool.name for tool in self.cells.toolbox.tools if takes_json(tool, language)]
+
+
+def _why(error: KernelAgentError) -> str:
+    """What a run ends with, and what the model was paid for replies that never came."""
+    paid = paid_until(error) if isinstance(error, ModelError) else Usage()
+    return f"{error} Paid in vain: {paid.tokens:,} tokens." if paid.tokens else str(error)
 
 
 def _has_image(result: CellResult) -> bool:

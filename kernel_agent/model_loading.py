@@ -50,6 +50,9 @@ def _load() -> Any:
     about = r"Pydantic serializer warnings:\n.*ResponseAPIUsage"
     warnings.filterwarnings("ignore", about, category=UserWarning)
     importlib.import_module("openai.resources.chat.completions")  # it waits until the first request
+    # Of what a model says in the Responses API litellm reads the `text`, which refusals have not.
+    said: Any = importlib.import_module("openai.types.responses")
+    said.ResponseOutputRefusal.text = property(lambda part: part.refusal)
     # It imports hundreds of modules with its first reply: this one is made up, without network.
     list(litellm.completion("openai/none", [], mock_response="none", stream=True))
     return litellm

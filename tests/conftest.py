@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from kernel_agent.kernel import Kernel
+from kernel_agent.model import retrying
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,6 +16,12 @@ def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed requests are tried again at once, unless the provider asks for a wait."""
+    monkeypatch.setattr(retrying, "FIRST_WAIT", 0.0)
 
 
 @pytest.fixture(scope="module")

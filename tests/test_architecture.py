@@ -33,7 +33,7 @@ ROWS = [
     {"answer_types", "call_files", "literals"},
     {"border", "chat_text", "comparing", "limits", "model_errors", "model_loading"}
     | {"observation", "prompts", "reply", "telling"},
-    {"native_calls"},
+    {"native_calls", "model_error_words"},
     {"drafts", "estimates"},
     {"blocks", "context", "events", "page_fetching", "tracebacks"},
     {"calls"},

@@ -290,6 +290,7 @@ def test_the_first_request_is_shown_with_its_tokens_and_nothing_is_sent_or_writt
     assert 500 < int(tokens[1].replace(",", "")) < 1500
 
 
+@pytest.mark.usefixtures("no_waits")
 def test_a_fallback_is_asked_when_the_first_model_stays_down(folder: Path) -> None:
     with OpenAIServer([Status(503, retry_after=0)] * 9) as down, OpenAIServer([ANSWER]) as up:
         environ = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": up.url}

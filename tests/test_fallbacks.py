@@ -17,15 +17,22 @@ from kernel_agent.errors import (
 )
 from kernel_agent.events import Event, ModelChanged, ReplyRetried, ReplyText
 from kernel_agent.model import Fallbacks, LiteLLM, fallbacks, reply_format, window
-from kernel_agent.model.waiting import GivenUpError
+from kernel_agent.model.counting import paid_until
+from kernel_agent.model.waiting import GivenUpError, Waiting
 from kernel_agent.steps import Message, Usage
 from tests.local_model import KEY, MESSAGES, ignore, local_model
-from tests.openai_server import CutConnection, OpenAIServer, Stall, Status
+from tests.openai_server import CutConnection, OpenAIServer, Script, Stall, Status
 
 # pydantic's word to litellm, which silences it except where pytest listens.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the")
 
 DOWN = Status(503, "Closed.", retry_after=0)
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between tries."""
+    monkeypatch.setattr(Waiting, "pause", lambda waiting, seconds: None)
 
 
 def changes(events: list[Event]) -> list[tuple[str, str]]:
@@ -253,6 +260,45 @@ def test_what_the_first_was_paid_in_vain_counts() -> None:
         model = Fallbacks([local_model(one, retries=0), local_model(two, "openai/two")])
         reply = model.complete(MESSAGES, ignore)
     assert reply.usage.completion_tokens > 20 + 150
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [(Status(401), ModelAuthenticationError), (CutConnection("A"), ModelUnavailableError)],
+)
+def test_what_was_paid_in_vain_is_told_by_the_error(last: Script, kind: type[ModelError]) -> None:
+    with OpenAIServer([CutConnection("word " * 200)]) as one, OpenAIServer([last]) as two:
+        models = [local_model(one, retries=0), local_model(two, "openai/two", retries=0)]
+        with pytest.raises(kind) as caught:
+            Fallbacks(models).complete(MESSAGES, ignore)
+    assert paid_until(caught.value).completion_tokens > 150
+
+
+def test_who_is_given_up_between_two_models_is_told_what_was_paid() -> None:
+    with OpenAIServer([CutConnection("word " * 200)]) as one:
+        model = Fallbacks([local_model(one, retries=0), "openai/two"])
+
+        def listen(event: Event) -> None:
+            if isinstance(event, ModelChanged):
+                model.cancel(threading.get_ident())
+
+        with pytest.raises(GivenUpError) as caught:
+            model.complete(MESSAGES, listen)
+    assert paid_until(caught.value).completion_tokens > 150
+
+
+def test_a_listener_may_ask_the_same_models() -> None:
+    texts: list[str] = []
+    with OpenAIServer(["Outer.", "Inner."]) as one:
+        model = Fallbacks([local_model(one)])
+
+        def listen(event: Event) -> None:
+            if isinstance(event, ReplyText) and not texts:
+                texts.append("")
+                texts.append(model.complete(MESSAGES).text)
+
+        assert model.complete(MESSAGES, listen).text == "Outer."
+    assert texts[1] == "Inner."
 
 
 def raising(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import httpcore
 import pytest
 
+from kernel_agent.agent import Agent
 from kernel_agent.errors import ModelError, ModelUnavailableError
 from kernel_agent.events import Event, ReplyText
-from kernel_agent.model import lite_llm
+from kernel_agent.model import lite_llm, paid_until
 from kernel_agent.model.waiting import GivenUpError
+from kernel_agent.transcript import Transcript
 from tests.local_model import KEY, MESSAGES, complete, ignore, local_model
 from tests.openai_server import CutConnection, OpenAIServer, Raw, Stall
 
@@ -155,6 +158,24 @@ def test_what_came_of_a_reply_that_broke_off_is_paid_with_the_next() -> None:
     assert usage.completion_tokens > 20 + 150
     assert usage.prompt_tokens > 100
     assert usage.cost is not None
+
+
+def test_what_was_paid_for_no_reply_at_all_is_told_with_the_error_and_in_the_notebook(
+    tmp_path: Path,
+) -> None:
+    with OpenAIServer([CutConnection("word " * 200)]) as server:
+        model = local_model(server, "openai/gpt-4o", retries=0)
+        with (
+            Agent(model, folder=tmp_path, listener=ignore) as agent,
+            pytest.raises(ModelError) as caught,
+        ):
+            agent.run("What?")
+    paid = paid_until(caught.value)
+    assert paid.completion_tokens > 150
+    (path,) = tmp_path.glob("*.ipynb")
+    told = Transcript.load(path).outcome
+    assert told is not None
+    assert told.reason.endswith(f"Paid in vain: {paid.tokens:,} tokens.")
 
 
 # Giving up

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from kernel_agent.errors import ModelError
 from kernel_agent.model import LiteLLM
 from kernel_agent.model.ollama import MOST, UNKNOWN
+from kernel_agent.model.waiting import GivenUpError
 from tests.local_model import ignore
 
 # pydantic's word to litellm, which silences it except where pytest listens.
@@ -30,6 +32,9 @@ class Ollama:
     def __init__(self, facts: dict[str, Any] | None) -> None:
         self.facts = facts
         self.url = ""
+        self.asked = threading.Event()
+        self.may_tell = threading.Event()
+        self.may_tell.set()
         self.shown: list[dict[str, Any]] = []
         self.options: list[dict[str, Any]] = []
 
@@ -50,6 +55,8 @@ def ollama(facts: dict[str, Any] | None) -> Iterator[Ollama]:
             if self.path == "/api/show":
                 # litellm asks too, with `name`, for what it wants to know itself.
                 fake.shown += [body] if "model" in body else []
+                fake.asked.set()
+                fake.may_tell.wait(5)
                 self._send(404 if fake.facts is None else 200, fake.facts or {"error": "unknown"})
                 return
             fake.options.append(body["options"])
@@ -137,3 +144,33 @@ def test_without_a_server_a_window_is_assumed() -> None:
     model = LiteLLM("ollama/qwen3", api_base="http://127.0.0.1:9")
     assert model.window == UNKNOWN
     assert not model.takes_images
+
+
+def test_who_gives_up_does_not_wait_for_what_the_server_tells() -> None:
+    raised: list[BaseException] = []
+    with ollama(made_for(8192)) as server:
+        server.may_tell.clear()
+        model = LiteLLM("ollama_chat/qwen3:8b", api_base=server.url)
+
+        def ask() -> None:
+            try:
+                model.complete(MESSAGES)
+            except ModelError as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        assert server.asked.wait(5)
+        assert thread.ident is not None
+        model.cancel(thread.ident)
+        thread.join(1)  # what the server tells is waited for longer
+        assert not thread.is_alive()
+        server.may_tell.set()
+    assert isinstance(raised[0], GivenUpError)
+    assert server.options == []
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-1"])
+def test_a_length_that_cannot_be_is_none(length: str) -> None:
+    with ollama({"parameters": f"num_ctx {length}"}) as server:
+        assert LiteLLM("ollama/qwen3", api_base=server.url).window == UNKNOWN

@@ -447,6 +447,7 @@ def test_a_real_run_ends_every_span_that_it_starts(tmp_path: Path) -> None:
         assert run.start_time <= span.start_time <= span.end_time <= run.end_time
 
 
+@pytest.mark.usefixtures("no_waits")
 def test_a_run_over_http_tells_what_the_provider_told(tmp_path: Path) -> None:
     look = Answer("```python\n6 * 7\n```", prompt_tokens=900, cached_tokens=800)
     answer = Answer("```python\nfinal_answer(42)\n```", prompt_tokens=1000, reasoning_tokens=7)

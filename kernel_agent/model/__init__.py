@@ -1,5 +1,6 @@
 """Asking language models for their replies."""
 
+from kernel_agent.model.counting import paid_until as paid_until
 from kernel_agent.model.fallbacks import Fallbacks as Fallbacks
 from kernel_agent.model.function_model import as_model as as_model
 from kernel_agent.model.lite_llm import LiteLLM as LiteLLM

@@ -1,9 +1,12 @@
-"""The code of a native call, read out of its JSON arguments while these stream in."""
+"""A native call while it streams in, and the code in its JSON arguments."""
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
 
 _OPENING = re.compile(r'\s*\{\s*"code"\s*:\s*"')
 _TEXT = re.compile(r'(?:[^"\\]|\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))*')
@@ -50,3 +53,40 @@ class CallText:
 def whole_characters(text: str) -> str:
     """`text` with a replacement character for each half of a pair: none can be encoded."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@dataclass
+class GrowingCall:
+    """A native call as far as it has come."""
+
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    code: CallText = field(default_factory=CallText)
+    is_named_again: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the arguments are an object."""
+        if not self.arguments.rstrip().endswith("}"):
+            return False
+        with suppress(ValueError, RecursionError):
+            return isinstance(json.loads(self.arguments), dict)
+        return False
+
+    def is_followed_by(self, id: str, name: str, piece: str) -> bool:
+        """Whether what comes at its place, each part empty where it is not told, begins another.
+
+        Some servers give every call the same index: then a new id and name begin a new call.
+        Others give every piece of a call an id of its own, but only the first one the name.
+        Without ids, a name behind complete arguments begins a new call, once it is another name
+        or has arguments; the same arguments once more are the same call, told again.
+        """
+        if id and self.id:
+            return bool(name) and id != self.id
+        if not self.is_complete:
+            return False
+        self.is_named_again |= bool(name)
+        is_other = bool(name) and name != self.name
+        return is_other or (self.is_named_again and bool(piece) and piece != self.arguments)

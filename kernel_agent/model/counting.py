@@ -7,13 +7,32 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from kernel_agent.errors import ModelError
 from kernel_agent.model_loading import litellm_module
 from kernel_agent.steps import Message, RequestedCall, Usage
 
 
-def is_count(told: Any) -> bool:
-    """Whether the usage that a provider `told` is one: no request is empty."""
-    return bool(getattr(told, "prompt_tokens", 0) > 0 <= told.completion_tokens)
+def is_count(told: Any, *, says_something: bool = False) -> bool:
+    """Whether the usage that a provider `told` is one: no request is empty.
+
+    Nor is a reply that `says_something`: some servers tell no tokens of it, or 0.
+    """
+    counts = getattr(told, "prompt_tokens", None), getattr(told, "completion_tokens", None)
+    match counts:
+        case int(prompt), int(completion):
+            return prompt > 0 and completion >= int(says_something)
+    return False
+
+
+def paid_until(error: ModelError) -> Usage:
+    """What was paid for in vain until `error` was raised."""
+    usage: Usage = getattr(error, "usage", Usage())
+    return usage
+
+
+def charge(error: ModelError, usage: Usage) -> None:
+    """Let `error` tell that `usage` was paid for in vain until it was raised, as `usage`."""
+    vars(error)["usage"] = usage
 
 
 def usage_of(name: str, told: Any) -> Usage:

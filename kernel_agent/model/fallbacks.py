@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from kernel_agent.errors import ModelUnavailableError
+from kernel_agent.errors import ModelError, ModelUnavailableError
 from kernel_agent.events import Listener, ModelChanged
+from kernel_agent.model.counting import charge, paid_until
 from kernel_agent.model.function_model import as_model
 from kernel_agent.model.media_parts import without_media
 from kernel_agent.model.protocol import JsonTool, Model, check_media, price, reply_format, window
-from kernel_agent.model.retrying import usage_lost
 from kernel_agent.model.waiting import Waiting
+from kernel_agent.model.waits import Waits
 from kernel_agent.steps import Format, Message, Reply, Usage
 
 TRY_FIRST_AGAIN = 600.0
@@ -49,7 +48,7 @@ class Fallbacks:
         self._as_asked: tuple[Model, ...] = ()
         self._current = 0
         self._first_failed = 0.0
-        self._waiting: dict[int, Waiting] = {}
+        self._waits = Waits()
 
     def __reduce__(self) -> Any:
         # Who is down here and now is found out anew.
@@ -69,8 +68,7 @@ class Fallbacks:
 
     def cancel(self, thread: int) -> None:
         """End what `thread` asks of any of the models; see `LiteLLM.cancel`."""
-        if waiting := self._waiting.get(thread):
-            waiting.cancel()  # between two models, too
+        self._waits.cancel(thread)  # between two models, too
         for model in self._given:
             if callable(cancel := getattr(model, "cancel", None)):
                 cancel(thread)
@@ -119,44 +117,44 @@ class Fallbacks:
 
         Raises ModelUnavailableError, with the reasons of all, if every one is down, and at once
         whatever else a model raises. A reply's usage is that of all who were asked, and its
-        `model_seconds` are all that it took.
+        `model_seconds` are all that it took; an error's `usage` is what all were paid in vain.
         """
-        members, started = self._members(), time.monotonic()
+        started = time.monotonic()
         failures: list[ModelUnavailableError] = []
-        current = asked = self._current  # another thread may change it
-        with self._waits() as waiting:
-            for number in self._order(current):
-                model = members[number]
-                if number != asked and listener:
-                    why = failures[-1].reason if failures else _TRIED_AGAIN
-                    listener(ModelChanged(model.name, why))
-                if number == 0 != current:
-                    model = _with_options(model, retries=0)
-                asked = number
-                waiting.check()
+        with self._waits.begun(Waiting(self.name, seconds=math.inf)) as waiting:
+            for number, model in self._in_turn(failures, listener):
                 fit = messages if number == 0 else without_media(messages, partial(_takes, model))
                 try:
+                    waiting.check()
                     reply = model.complete(fit, listener, tools=tools)
                 except ModelUnavailableError as error:
                     failures.append(error)
                     if number == 0:
                         self._first_failed = time.monotonic()
                     continue
+                except ModelError as error:
+                    charge(error, sum(map(paid_until, failures), paid_until(error)))
+                    raise
                 self._current = number
-                usage = sum(map(usage_lost, failures), reply.usage)
+                usage = sum(map(paid_until, failures), reply.usage)
                 usage = replace(usage, model_seconds=time.monotonic() - started)
                 return replace(reply, usage=usage, model=model.name if number else "")
         self._current = 0
         raise self._all_down(failures)
 
-    @contextmanager
-    def _waits(self) -> Iterator[Waiting]:
-        thread = threading.get_ident()
-        self._waiting[thread] = waiting = Waiting(self.name, seconds=math.inf)
-        try:
-            yield waiting
-        finally:
-            del self._waiting[thread]
+    def _in_turn(
+        self, failures: Sequence[ModelUnavailableError], listener: Listener | None
+    ) -> Iterator[tuple[int, Model]]:
+        """The models, by number, as they are asked; the `listener` hears of each change before."""
+        members = self._members()
+        current = asked = self._current  # another thread may change it
+        for number in self._order(current):
+            model = members[number]
+            if number != asked and listener:
+                why = failures[-1].reason if failures else _TRIED_AGAIN
+                listener(ModelChanged(model.name, why))
+            asked = number
+            yield number, _with_options(model, retries=0) if number == 0 != current else model
 
     def _order(self, current: int) -> list[int]:
         """The numbers of the models in the order in which they are asked."""
@@ -184,7 +182,9 @@ class Fallbacks:
         reason = f"{first.reason} The others are down too. {others}"
         if first.model != self.name:
             reason = f"all are down. {first} {others}"
-        return ModelUnavailableError(self.name, reason, first.retry_after)
+        error = ModelUnavailableError(self.name, reason, first.retry_after)
+        charge(error, sum(map(paid_until, failures), Usage()))
+        return error
 
 
 def _with_options(model: Model, **options: Any) -> Model:

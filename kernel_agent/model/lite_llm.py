@@ -5,19 +5,26 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self, cast
 
 from kernel_agent.closing import BlockWatch
-from kernel_agent.errors import ModelUnavailableError
+from kernel_agent.errors import ModelError, ModelUnavailableError
 from kernel_agent.events import Listener
 from kernel_agent.model.checking import check_askable
-from kernel_agent.model.counting import count_tokens, counted, is_count, price_of, usage_of
+from kernel_agent.model.counting import (
+    charge,
+    count_tokens,
+    counted,
+    is_count,
+    paid_until,
+    price_of,
+    usage_of,
+)
 from kernel_agent.model.known import Kind, best_format, known_to_take, known_window
 from kernel_agent.model.media_parts import check_media
 from kernel_agent.model.ollama import UNKNOWN, Served, is_ollama, served
@@ -27,9 +34,10 @@ from kernel_agent.model.protocol import JsonTool
 from kernel_agent.model.receiving import received
 from kernel_agent.model.replies import ReplyReader
 from kernel_agent.model.requests import build
-from kernel_agent.model.retrying import LostReplyError, until_it_passes, until_it_says_something
+from kernel_agent.model.retrying import until_it_passes, until_it_says_something
 from kernel_agent.model.sending import streamed, whole
-from kernel_agent.model.waiting import Waiting
+from kernel_agent.model.waiting import GivenUpError, Waiting
+from kernel_agent.model.waits import Waits
 from kernel_agent.model_errors import NO_KEY
 from kernel_agent.model_loading import litellm_module, prepare_litellm
 from kernel_agent.model_secrets import public
@@ -95,7 +103,7 @@ class LiteLLM:
             # A server of the user's own seldom wants a key, but litellm wants one to send.
             self._params = params | {"api_key": NO_KEY}
         self._pace = Pace(requests_per_minute) if requests_per_minute else None
-        self._waiting: dict[int, Waiting] = {}
+        self._waits = Waits()
         self._served: Served | None = None
         self._may_think_aloud = True
 
@@ -177,7 +185,7 @@ class LiteLLM:
         other = type(self)(self.name, **{**kept, **options})
         if options.get("requests_per_minute", each := self._options.requests_per_minute) == each:
             other._pace = self._pace
-        other._waiting = self._waiting
+        other._waits = self._waits
         if not {"api_base", "api_key"} & set(options):
             other._served = self._served
         return other
@@ -188,8 +196,7 @@ class LiteLLM:
         There `complete` closes the connection and raises GivenUpError. May be called from any
         thread and from a signal handler; does nothing if that thread asks for nothing.
         """
-        if waiting := self._waiting.get(thread):
-            waiting.cancel()
+        self._waits.cancel(thread)
 
     def complete(
         self,
@@ -205,30 +212,26 @@ class LiteLLM:
         off; `model_seconds` is the whole time, failed tries and waits included.
 
         Raises ModelUnavailableError after the last try, and without another try
-        ModelAuthenticationError, ContextWindowExceededError and, for the rest, ModelError.
+        ModelAuthenticationError, ContextWindowExceededError and, for the rest, ModelError. What
+        was paid for in vain until then is the error's `usage`.
         """
-        with self._waits() as waiting:
-            ask = partial(self._ask, waiting, messages, listener, tools)
-            retries, started = self._options.retries, time.monotonic()
-            reply = until_it_says_something(
-                lambda: until_it_passes(ask, retries=retries, waiting=waiting, listener=listener),
-                listener=listener,
-            )
-        seconds = time.monotonic() - started
-        return replace(reply, usage=replace(reply.usage, model_seconds=seconds))
-
-    @contextmanager
-    def _waits(self) -> Iterator[Waiting]:
-        thread = threading.get_ident()
-        waiting = Waiting(self.name, seconds=self._options.deadline)
-        self._waiting[thread] = waiting
-        try:
+        paid: list[Usage] = []
+        with self._waits.begun(Waiting(self.name, seconds=self._options.deadline)) as waiting:
             # Loading takes seconds, of which the provider knows nothing.
             litellm_module()
             waiting.deadline = time.monotonic() + waiting.seconds
-            yield waiting
-        finally:
-            del self._waiting[thread]
+            ask = partial(self._ask, waiting, messages, listener, tools, paid)
+            retries, started = self._options.retries, time.monotonic()
+            tries = partial(
+                until_it_passes, ask, retries=retries, waiting=waiting, listener=listener
+            )
+            try:
+                reply = until_it_says_something(tries, listener=listener)
+            except ModelError as error:
+                charge(error, sum(paid, Usage()))
+                raise
+        seconds = time.monotonic() - started
+        return replace(reply, usage=replace(sum(paid, Usage()), model_seconds=seconds))
 
     def _ask(
         self,
@@ -236,8 +239,9 @@ class LiteLLM:
         messages: Sequence[Message],
         listener: Listener | None,
         tools: Sequence[JsonTool],
+        paid: list[Usage],
     ) -> Reply:
-        """One try."""
+        """One try; what it costs is added to `paid`, whether there is a reply or not."""
         if self._pace:
             self._pace.hold(waiting, listener)
         request = self._request(messages, tools)
@@ -250,26 +254,33 @@ class LiteLLM:
                     is_cut = self._read(items, reader, watch=self._watch(tools))
                 else:
                     reader.whole(*items)
-        except ModelUnavailableError as error:
-            if not reader.has_begun:
-                raise
-            paid = self._usage(messages, reader, is_whole=False)
-            raise LostReplyError(error.model, error.reason, error.retry_after, paid) from None
+        except GivenUpError:
+            raise
+        except ModelError as error:
+            paid.append(paid_until(error))
+            if reader.has_begun:
+                paid.append(self._usage(messages, reader, is_whole=False))
+            raise
+        usage = self._usage(messages, reader, is_whole=not is_cut)
+        paid.append(usage)
         text = reader.text
+        if reader.odd and not text.strip() and not reader.calls:
+            odd = "; ".join(reader.odd)
+            raise ModelUnavailableError(self.name, f"its reply is in no documented form: {odd}.")
         if not is_cut and self._may_think_aloud:
             self._may_think_aloud = "</think" in text and not _DRAFT_START.search(text)
         return Reply(
             text,
             reader.reasoning,
             "stop" if is_cut else reader.finish_reason,
-            self._usage(messages, reader, is_whole=not is_cut),
+            usage,
             reader.calls,
             reader.signed,
         )
 
     def _usage(self, messages: Sequence[Message], reader: ReplyReader, *, is_whole: bool) -> Usage:
         """What the provider told of a whole reply, else our own count."""
-        if is_whole and is_count(reader.usage_told):
+        if is_whole and is_count(reader.usage_told, says_something=reader.has_begun):
             return usage_of(self.name, reader.usage_told)
         return counted(self.name, messages, reader.text, reader.reasoning, reader.calls)
 
@@ -282,8 +293,8 @@ class LiteLLM:
     def _read(self, chunks: Iterator[Any], reader: ReplyReader, watch: BlockWatch | None) -> bool:
         """Read a stream; whether it may be closed before its end."""
         for chunk in chunks:
-            reader.add(chunk)
-            if watch and watch.feed("".join(c.delta.content or "" for c in chunk.choices)):
+            text = reader.add(chunk)
+            if watch and watch.feed(text):
                 return True
         return False
 
@@ -304,7 +315,7 @@ class LiteLLM:
     def _ollama(self) -> Served | None:
         """What Ollama tells of the model; asked until it has told it once."""
         if self._served is None:
-            self._served = served(self.name, self._params)
+            self._served = served(self.name, self._params, self._waits.current)
         return self._served
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from kernel_agent.model.waiting import Waiting
 
 PREFIXES = ("ollama/", "ollama_chat/")
 
@@ -40,13 +44,32 @@ def is_ollama(name: str) -> bool:
     return name.startswith(PREFIXES)
 
 
-def served(name: str, params: Mapping[str, Any]) -> Served | None:
+def served(name: str, params: Mapping[str, Any], waiting: Waiting | None = None) -> Served | None:
     """What the server that `params` lead to tells of the model `name`; None if it does not.
 
     It is asked at `api_base`, else where `OLLAMA_API_BASE` says, else on this machine, never
-    through a proxy and for a few seconds at most. The window is the `num_ctx` of the model's own
-    Modelfile, else the length that the model was made for, at most `MOST`.
+    through a proxy and for a few seconds at most, and not past the deadline of `waiting`, which is
+    that of a request: once it is cancelled, GivenUpError is raised. The window is the `num_ctx` of
+    the model's own Modelfile, else the length that the model was made for, at most `MOST`.
     """
+    if waiting is None:
+        return _told(name, params)
+    source = object()
+    tell = partial(waiting.put, source)
+
+    def ask() -> None:
+        facts = None
+        try:
+            facts = _told(name, params)
+        finally:
+            tell(facts)
+
+    threading.Thread(target=ask, name="kernel-agent-ollama", daemon=True).start()
+    facts: Served | None = waiting.get(source, until=waiting.deadline)
+    return facts
+
+
+def _told(name: str, params: Mapping[str, Any]) -> Served | None:
     httpx: Any = importlib.import_module("httpx")
     given = params.get("api_base")
     base = given or os.environ.get("OLLAMA_API_BASE") or "http://127.0.0.1:11434"
@@ -61,9 +84,9 @@ def served(name: str, params: Mapping[str, Any]) -> Served | None:
             trust_env=False,
         )
         facts = answer.raise_for_status().json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return _read(facts) if isinstance(facts, dict) else None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError):
         return None  # the request itself will say what is wrong
-    return _read(facts) if isinstance(facts, dict) else None
 
 
 def _read(facts: Mapping[str, Any]) -> Served:

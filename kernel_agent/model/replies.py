@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from kernel_agent.events import Listener, ReplyText
-from kernel_agent.model.call_text import CallText, whole_characters
+from kernel_agent.model.call_text import GrowingCall, whole_characters
 from kernel_agent.model.peers import Peer
 from kernel_agent.model.prefixes import stamp_of
 from kernel_agent.model.protocol import JsonTool
@@ -19,20 +16,10 @@ from kernel_agent.steps import RequestedCall
 PROVIDER = "provider"
 """The key, in a signed item of OpenAI's reasoning, of who gave it."""
 
+_Part = TypeVar("_Part")
 _DRAFT = re.compile(r"<(?:think|thinking)>(.*?)</(?:think|thinking)>(.*)", re.DOTALL)
 # litellm hides a signature of Gemini's in the id, for clients that keep nothing else.
 _SIGNATURE_IN_ID = "__thought__"
-
-
-@dataclass
-class _Call:
-    """A native call as far as it has come."""
-
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
-    code: CallText = field(default_factory=CallText)
 
 
 class ReplyReader:
@@ -42,7 +29,8 @@ class ReplyReader:
     the `request`, as `build` made it, Claude's thinking is bound to what it was made behind. The
     `listener` is told each piece as `ReplyText`: text, reasoning, and calls as code. A call of
     the code's tool is shown as a fence while it streams in, another as `name(arguments)` when it
-    is complete.
+    is complete. A refusal is text. A part of a form that nobody documents is passed over, and named
+    in `odd`.
     """
 
     def __init__(
@@ -55,6 +43,7 @@ class ReplyReader:
     ) -> None:
         self.finish_reason: str | None = None
         self.usage_told: Any = None
+        self.odd: list[str] = []
         self._listener = listener
         self._peer = Peer.of(name)
         self._stamp = stamp_of(request) if request and self._peer.is_claude else None
@@ -62,9 +51,9 @@ class ReplyReader:
         self._texts: list[str] = []
         self._reasonings: list[str] = []
         self._signed: list[dict[str, Any]] = []
-        self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
-        self._open: _Call | None = None
+        self._calls: list[GrowingCall] = []
+        self._by_index: dict[int, GrowingCall] = {}
+        self._open: GrowingCall | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -98,14 +87,16 @@ class ReplyReader:
         kept = tuple(block for block in self._signed if _is_worth_keeping(block))
         return (*kept, self._stamp) if kept and self._stamp else kept
 
-    def add(self, chunk: Any) -> None:
-        """Take the next chunk of a stream."""
+    def add(self, chunk: Any) -> str:
+        """Take the next chunk of a stream; returns its text."""
         self.usage_told = getattr(chunk, "usage", None) or self.usage_told
+        texts = []
         for choice in chunk.choices:
-            self._take(choice.delta)
+            texts.append(self._take(choice.delta))
             if choice.finish_reason:
                 self.finish_reason = choice.finish_reason
                 self._close_call()
+        return "".join(texts)
 
     def whole(self, response: Any) -> None:
         """Take a response that came at once, which has at least one choice."""
@@ -115,47 +106,74 @@ class ReplyReader:
         self.finish_reason = choice.finish_reason
         self._close_call()
 
-    def _take(self, message: Any) -> None:
-        # litellm leaves attributes out where there is nothing to say.
-        if reasoning := getattr(message, "reasoning_content", None):
+    def _take(self, message: Any) -> str:
+        """Take what a message holds; returns its text."""
+        if reasoning := self._part(message, "reasoning_content", str):
             self._reasonings.append(reasoning)
             self._tell(reasoning, reasoning=True)
-        if text := getattr(message, "content", None):
+        fields = self._part(message, "provider_specific_fields", dict) or {}
+        # litellm tells the refusal of a reply that comes whole among the provider's own fields.
+        refusal = self._part(message, "refusal", str) or self._part(fields, "refusal", str) or ""
+        if text := f"{self._part(message, 'content', str) or ''}{refusal}":
             self._texts.append(text)
             self._tell(text)
-        self._take_signed(message)
-        for number, part in enumerate(getattr(message, "tool_calls", None) or ()):
-            index = getattr(part, "index", None)
-            self._take_call(part, number if index is None else index)
+        self._take_signed(message, fields)
+        for number, part in enumerate(self._part(message, "tool_calls", list) or ()):
+            index = _found(part, "index")
+            self._take_call(part, index if isinstance(index, int) else number)
+        return text
 
-    def _take_signed(self, message: Any) -> None:
-        fields = getattr(message, "provider_specific_fields", None) or {}
+    def _part(self, whole: Any, name: str, kind: type[_Part]) -> _Part | None:
+        """The part of `whole` with this `name`; None if it is not there, or of another kind."""
+        part = _found(whole, name)
+        if isinstance(part, kind):
+            return part
+        if part:
+            self._pass_over(f"`{name}` is of type {type(part).__name__}")
+        return None
+
+    def _pass_over(self, what: str) -> None:
+        if what not in self.odd:
+            self.odd.append(what)
+
+    def _take_signed(self, message: Any, fields: Mapping[str, Any]) -> None:
         if self._peer.is_claude:
-            for block in getattr(message, "thinking_blocks", None) or ():
-                _add_thinking(self._signed, dict(block))
+            for block in self._blocks(message, "thinking_blocks"):
+                _add_thinking(self._signed, block)
         if self._peer.is_gemini:
-            for signature in fields.get("thought_signatures") or ():
+            for signature in self._part(fields, "thought_signatures", list) or ():
                 self._signed.append({"type": "thought_signature", "signature": signature})
-        details = getattr(message, "reasoning_details", None) or fields.get("reasoning_details")
-        for block in details or ():
-            _add_detail(self._signed, dict(block))
-        for item in getattr(message, "reasoning_items", None) or ():
-            self._signed.append(dict(item) | {PROVIDER: self._peer.provider})
+        details = "reasoning_details"
+        for block in self._blocks(message if _found(message, details) else fields, details):
+            _add_detail(self._signed, block)
+        for item in self._blocks(message, "reasoning_items"):
+            self._signed.append(item | {PROVIDER: self._peer.provider})
+
+    def _blocks(self, whole: Any, name: str) -> Iterator[dict[str, Any]]:
+        """The objects in the list with this `name`."""
+        for block in self._part(whole, name, list) or ():
+            if isinstance(block, Mapping):
+                yield dict(block)
+            elif block:
+                self._pass_over(f"`{name}` holds a part of type {type(block).__name__}")
 
     def _take_call(self, part: Any, index: int) -> None:
+        if (function := _found(part, "function")) is None:
+            kind = _found(part, "type") or type(part).__name__
+            self._pass_over(f"it holds a call of type {kind}")
+            return
         call = self._by_index.get(index)
-        identity, _, signature = str(part.id or "").partition(_SIGNATURE_IN_ID)
-        # Some servers give every call the same index: then a new id and name begin a new call.
-        # Others give every piece of a call an id of its own, but only the first one the name.
-        is_new = part.function.name and identity and call and call.id and identity != call.id
-        if call is None or is_new:
-            call = _Call()
+        identity, _, signature = str(_found(part, "id") or "").partition(_SIGNATURE_IN_ID)
+        name = self._part(function, "name", str) or ""
+        piece = self._part(function, "arguments", str) or ""
+        if call is None or call.is_followed_by(identity, name, piece):
+            call = GrowingCall(name=name or (call.name if call else ""))
             self._calls.append(call)
             self._by_index[index] = call
         call.id = call.id or identity
-        call.name = call.name or part.function.name or ""
-        fields = getattr(part, "provider_specific_fields", None) or {}
-        if signature := fields.get("thought_signature") or signature:
+        call.name = call.name or name
+        fields = self._part(part, "provider_specific_fields", dict)
+        if signature := self._part(fields, "thought_signature", str) or signature:
             call.extra["provider_specific_fields"] = {"thought_signature": signature}
         if call is not self._open:
             self._close_call()
@@ -163,12 +181,12 @@ class ReplyReader:
             if self._is_code(call):
                 self._tell(f"```{call.name}\n")
         # Where it makes up a stream itself (gpt-5-pro), litellm tells the arguments twice.
-        if (piece := part.function.arguments) and not _is_object(call.arguments):
+        if piece and not call.is_complete:
             call.arguments += piece
             if self._is_code(call):
                 self._tell_code(call, piece)
 
-    def _tell_code(self, call: _Call, piece: str) -> None:
+    def _tell_code(self, call: GrowingCall, piece: str) -> None:
         if not call.code.is_complete:
             self._tell(call.code.add(piece))
 
@@ -178,7 +196,7 @@ class ReplyReader:
             return
         self._tell("\n```\n" if self._is_code(call) else f"{call.name}({call.arguments})\n")
 
-    def _is_code(self, call: _Call) -> bool:
+    def _is_code(self, call: GrowingCall) -> bool:
         return bool(self._code_tool) and call.name == self._code_tool
 
     def _tell(self, text: str, *, reasoning: bool = False) -> None:
@@ -196,13 +214,9 @@ class ReplyReader:
         return reasoning, text
 
 
-def _is_object(arguments: str) -> bool:
-    """Whether they are complete."""
-    if not arguments.rstrip().endswith("}"):
-        return False
-    with suppress(ValueError):
-        return isinstance(json.loads(arguments), dict)
-    return False
+def _found(whole: Any, name: str) -> Any:
+    """The value with this `name`: litellm leaves out where there is nothing to say."""
+    return whole.get(name) if isinstance(whole, Mapping) else getattr(whole, name, None)
 
 
 def _add_thinking(blocks: list[dict[str, Any]], piece: dict[str, Any]) -> None:
@@ -215,7 +229,7 @@ def _add_thinking(blocks: list[dict[str, Any]], piece: dict[str, Any]) -> None:
     if last.get("type") != "thinking" or last["signature"]:
         last = {"type": "thinking", "thinking": "", "signature": ""}
         blocks.append(last)
-    last["thinking"] += piece.get("thinking") or ""
+    last["thinking"] += str(piece.get("thinking") or "")
     last["signature"] = piece.get("signature") or ""
 
 
@@ -228,7 +242,7 @@ def _add_detail(blocks: list[dict[str, Any]], piece: dict[str, Any]) -> None:
         return
     for key, value in piece.items():
         if key in ("text", "summary", "data") and value is not None:
-            last[key] = (last.get(key) or "") + value
+            last[key] = f"{last.get(key) or ''}{value}"
         elif value is not None:
             last[key] = value
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from kernel_agent.errors import ModelUnavailableError
+from kernel_agent.model.counting import charge, counted, is_count, usage_of
+from kernel_agent.model.refusals import tell_refusals
+from kernel_agent.model.replies import ReplyReader
+from kernel_agent.model.stream_ends import StreamEnd, failure, is_cut
 from kernel_agent.model_errors import model_error
 from kernel_agent.model_loading import litellm_module
+from kernel_agent.steps import Usage
 
 
 def whole(
@@ -17,15 +23,26 @@ def whole(
     """The response to `request`, the only item.
 
     `params` are those of the model `name`: their secrets are taken out of errors. Raises
-    ModelError, as `model_error` says.
+    ModelError, as `model_error` says, and ModelUnavailableError for a reply that broke off, with
+    what was paid for it (see `counting.charge`).
     """
+    reasons: list[str] = []
     try:
-        response = _completion(request)
+        told = {"logger_fn": lambda call: reasons.extend(_stop_reason(call))}
+        response = _completion({**told, **request})
     except Exception as error:
         # `from None`: litellm's chain of exceptions quotes the request and may hold the key.
         raise model_error(name, params, error) from None
     if not response.choices:
         raise ModelUnavailableError(name, "the provider's answer is empty (no choices).")
+    choice = response.choices[0]
+    fields = getattr(choice, "provider_specific_fields", None) or {}
+    reason = fields.get("native_finish_reason") or next(iter(reasons), None)
+    if lost := failure(name, reason):
+        charge(lost, _paid(name, request, response))
+        raise lost
+    if is_cut(reason):
+        choice.finish_reason = "length"
     yield response
 
 
@@ -34,31 +51,42 @@ def streamed(
 ) -> Generator[Any, None, None]:
     """The chunks of the reply to `request`; else as `whole`.
 
-    However reading them ends, the connection is closed.
+    What has come of a reply that broke off is yielded before the error. However reading them
+    ends, the connection is closed.
     """
-    stream = None
-    held: list[Any] = []
-    ends: list[str] = []
-    said = "its answer is no stream, or an empty one."
+    stream = end = None
     try:
         stream = _completion(request, stream=True, stream_options={"include_usage": True})
-        ends = _ends_of_gemini(stream)
-        for chunk in stream:
-            # litellm makes up a "stop" for a stream that ends early: half a cell would be executed.
-            # What the provider itself has said, it knows at the end of the stream at the latest.
-            if _knows_end(stream, ends) or not (held or _says_end(chunk)):
-                said = "the stream ended before the reply did."
-                yield from (*held, chunk)
-                held.clear()
-            else:
-                held.append(chunk)
+        tell_refusals(stream)
+        end = StreamEnd(stream, timeout=request.get("timeout"))
+        yield from _chunks(name, stream, end)
+    except ModelUnavailableError:
+        raise
     except Exception as error:
-        raise model_error(name, params, error) from None
+        raise (end and end.failure(name)) or model_error(name, params, error) from None
     finally:
         _close(stream)
-    if not _knows_end(stream, ends):
+
+
+def _chunks(name: str, stream: Any, end: StreamEnd) -> Generator[Any, None, None]:
+    held: list[Any] = []
+    said = "its answer is no stream, or an empty one."
+    for chunk in stream:
+        # litellm makes up a "stop" for a stream that ends early: half a cell would be executed.
+        # What the provider itself has said, it knows at the end of the stream at the latest.
+        if not end.is_known and (held or _says_end(chunk)):
+            held.append(chunk)
+            continue
+        said = "the stream ended before the reply did."
+        yield from map(end.told, (*held, chunk))
+        held.clear()
+        if lost := end.failure(name):
+            raise lost
+    if not end.is_known:
         raise ModelUnavailableError(name, said)
-    yield from held
+    yield from map(end.told, held)
+    if lost := end.failure(name):
+        raise lost
 
 
 def _completion(request: Mapping[str, Any], **options: Any) -> Any:
@@ -68,29 +96,20 @@ def _completion(request: Mapping[str, Any], **options: Any) -> Any:
     return litellm_module().completion(**request, **own, **options)
 
 
-def _knows_end(stream: Any, ends: list[str]) -> bool:
-    return bool(ends) or getattr(stream, "received_finish_reason", "stop") is not None
+def _stop_reason(call: Mapping[str, Any]) -> list[str]:
+    """Why Anthropic says that a whole reply has ended; litellm keeps its own translation alone."""
+    with suppress(ValueError, TypeError, KeyError):
+        return [str(json.loads(call["original_response"])["stop_reason"])]
+    return []
 
 
-def _ends_of_gemini(stream: Any) -> list[str]:
-    """A list that gets the reason when Gemini says that a reply has ended.
-
-    litellm does not tell: it says "stop" with each of Gemini's chunks. Elsewhere it stays empty.
-    """
-    ends: list[str] = []
-    source: Any = getattr(stream, "completion_stream", None)
-    if source is None and callable(fetch := getattr(stream, "fetch_sync_stream", None)):
-        source = fetch()
-    if (parse := getattr(source, "chunk_parser", None)) is None:
-        return ends
-
-    def parsed(chunk: Any) -> Any:
-        for candidate in chunk.get("candidates") or () if isinstance(chunk, Mapping) else ():
-            ends.extend(filter(None, [candidate.get("finishReason")]))
-        return parse(chunk)
-
-    source.chunk_parser = parsed
-    return ends
+def _paid(name: str, request: Mapping[str, Any], response: Any) -> Usage:
+    """What was paid for a `response` that is of no use."""
+    if is_count(told := getattr(response, "usage", None), says_something=True):
+        return usage_of(name, told)
+    reader = ReplyReader(name=name)
+    reader.whole(response)
+    return counted(name, request["messages"], reader.text, reader.reasoning, reader.calls)
 
 
 def _says_end(chunk: Any) -> bool:
