@@ -109,7 +109,7 @@ class _Run:
         before = self._last_cut()
         if cut.summarised == before.summarised or self.ask is None:
             return cut
-        words = int(MAX_SUMMARY * self._share) // WORD
+        words = max(int(MAX_SUMMARY * self._share) // WORD // 10 * 10, 20)
         asked = self.prompts.render(
             "summary", is_made=False, max_words=words, reply_format=self.reply_format
         )

@@ -225,7 +225,7 @@ def _data_text(output: Output) -> str:
     data: Mapping[str, Any] = output.get("data", {})
     plain = plain_text(_joined(data.get("text/plain", "")))
     if ANSWER_MIME in data:
-        return f"Answer: {_clipped(plain or _joined(data[ANSWER_MIME]))}"
+        return f"Answer: {plain or _joined(data[ANSWER_MIME])}"
     if line := _figure_line(output):
         return line
     if plain and not _OBJECT.fullmatch(plain.strip()):
@@ -241,10 +241,6 @@ def _data_text(output: Output) -> str:
         if mime != "text/plain"
     ]
     return "\n".join(others) or plain
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= _MAX_LINE_OF_OURS else text[: _MAX_LINE_OF_OURS - 1] + "…"
 
 
 def _joined(value: Any) -> str:

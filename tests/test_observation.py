@@ -330,6 +330,11 @@ def test_an_output_shows(output: Output, text: str) -> None:
     assert output_text(output) == text
 
 
+def test_an_answer_is_shown_as_long_as_any_output_may_be() -> None:
+    answer = "| month | rain |\n" * 300
+    assert shown(display(**{ANSWER_MIME: {"value": 1}, "text__plain": answer})).count("rain") == 300
+
+
 def test_the_size_of_a_figure_comes_from_its_header() -> None:
     assert figure_size(display(image__png=PNG)) == ("image/png", 640, 480)
     assert figure_size(stream("x")) is None
