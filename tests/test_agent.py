@@ -217,6 +217,7 @@ def test_a_cell_that_gives_another_output_when_run_again_is_named(solve):
     assert "Run again, step 1 gave another output than before." in last_user_text(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -239,6 +240,7 @@ def test_a_death_can_end_the_run(solve):
     assert len(model.requests) == 1
 
 
+@pytest.mark.slow
 def test_a_cell_that_kills_the_kernel_when_run_again_leaves_it_empty_and_alive(solve, tmp_path):
     second = (
         f"import os, pathlib\nagain = pathlib.Path({str(tmp_path)!r}, 'again')\n"
@@ -542,6 +544,7 @@ def test_a_run_that_can_be_saved_nowhere_keeps_its_transcript_in_memory(tmp_path
     assert Transcript.load(agent.transcript.path).steps == agent.transcript.steps
 
 
+@pytest.mark.slow
 def test_runs_of_the_same_task_that_begin_together_write_into_files_of_their_own(tmp_path):
     np = pytest.importorskip("numpy")
     begin = threading.Barrier(2)

@@ -425,7 +425,9 @@ main()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize(
-    ("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminate"]
+    ("how", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    ids=["ctrl-c", "terminate"],
 )
 def test_a_signal_ends_a_run_tidily(folder: Path, how: signal.Signals, code: int) -> None:
     sleeping = "```python\nprint('asleep', flush=True)\nimport time\ntime.sleep(100)\n```"
@@ -508,6 +510,7 @@ def test_a_streamed_run_on_a_real_table_shows_everything_as_plain_text(folder: P
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 def test_a_cell_asks_the_user_at_the_terminal(folder: Path) -> None:
     import pty

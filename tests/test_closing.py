@@ -148,6 +148,7 @@ HUGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HUGE.values(), ids=HUGE.keys())
 def test_a_huge_reply_is_watched_in_linear_time(text: str) -> None:
     started = time.perf_counter()

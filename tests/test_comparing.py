@@ -341,6 +341,7 @@ def test_a_difference_of_text_is_a_diff_with_the_numbers_behind() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_difference_is_bounded_however_much_differs() -> None:
     one, other = ("\n".join(f"{side} {n} " + "x" * 500 for n in range(8_000)) for side in "ab")
     started = time.monotonic()
@@ -438,6 +439,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=list(HOSTILE))
 def test_no_text_makes_normalising_and_comparing_slow(text: str) -> None:
     started = time.monotonic()

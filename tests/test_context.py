@@ -554,7 +554,9 @@ def test_a_run_of_any_steps_stays_within_the_window_and_its_prefix_stays_between
     assert broken <= len(cuts)
 
 
-@pytest.mark.parametrize(("counted", "native"), [(False, False), (True, True)])
+@pytest.mark.parametrize(
+    ("counted", "native"), [(True, True), pytest.param(False, False, marks=pytest.mark.slow)]
+)
 def test_cuts_are_so_rare_that_little_is_sent_past_the_cache(counted: bool, native: bool) -> None:
     chance = random.Random(1)
     sizes = [chance.randint(0, 8000) for _ in range(300)]
@@ -663,7 +665,7 @@ def test_room_is_made_for_a_closing_request_without_paying_for_a_summary(tmp_pat
     assert any(isinstance(entry, Cut) for entry in run.transcript.entries)
 
 
-@pytest.mark.parametrize("window", [None, 1_000_000])
+@pytest.mark.parametrize("window", [None, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_a_window_that_is_smaller_than_was_known_is_found_out_and_the_run_goes_on(
     tmp_path: Path, window: int | None
 ) -> None:

@@ -48,8 +48,9 @@ PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGA"
     "WjR9awAAAABJRU5ErkJggg=="
 )
+DEFAULT = [(GPT, "json"), (CLAUDE, "tools"), (GEMINI, "fence")]
 EACH = [
-    pytest.param(name, form, marks=[] if name == GPT or form == "tools" else slow)
+    pytest.param(name, form, marks=[] if (name, form) in DEFAULT else slow)
     for name in WIRES
     for form in FORMATS
 ]
@@ -286,7 +287,9 @@ def test_calls_that_cannot_be_used_are_not_told_to_have_run(start: Start, name: 
     assert "x: 1" in third
 
 
-@pytest.mark.parametrize("name", WIRES)
+@pytest.mark.parametrize(
+    "name", [CLAUDE, *(pytest.param(one, marks=slow) for one in (GPT, GEMINI))]
+)
 def test_an_interrupted_cell_and_a_dead_kernel_are_told_as_results_of_calls(
     start: Start, tmp_path: Path, name: str
 ) -> None:

@@ -185,6 +185,7 @@ def answers_after_kills(count: int, folder: Path, *, at_once: int = 1) -> list[b
         return list(pool.map(killed_and_resumed, range(1, count + 1), when))
 
 
+@pytest.mark.slow
 def test_a_killed_run_that_is_resumed_ends_in_the_same_answer(tmp_path):
     assert answers_after_kills(2, tmp_path, at_once=2) == [b"answer 36\n"] * 2
 
@@ -260,6 +261,7 @@ print("answer", run.answer)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_tools_mcp_and_a_sub_agent_repeats_no_call_and_replays(tmp_path):
     pytest.importorskip("mcp")
     server = Path(__file__).parent / "mcp_servers" / "raw.py"

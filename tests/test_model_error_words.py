@@ -86,7 +86,7 @@ def google(message: str, status: str, *details: Any) -> dict[str, Any]:
     return {"error": {"code": 429, "message": message, "status": status, "details": details}}
 
 
-BOTH = pytest.mark.parametrize("listener", [None, ignore])
+BOTH = pytest.mark.parametrize("listener", [pytest.param(None, marks=pytest.mark.slow), ignore])
 Case = tuple[str, int, Any]
 OPENAI, OLLAMA, GEMINI, VLLM = "openai/m", "ollama_chat/q", "gemini/gemini-2.5-pro", "hosted_vllm/q"
 CLAUDE, LM_STUDIO = "anthropic/claude-sonnet-4-5", "lm_studio/q"

@@ -189,7 +189,14 @@ def test_the_tries_that_there_are_by_default_ride_out_a_limit_per_minute() -> No
 SILENT: list[Script] = [Stall(), Stall(""), Trickle()]
 
 
-@pytest.mark.parametrize("name", ["openai/local", "anthropic/claude-local", "gemini/local"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openai/local",
+        pytest.param("anthropic/claude-local", marks=pytest.mark.slow),
+        pytest.param("gemini/local", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("listener", [None, ignore])
 @pytest.mark.parametrize("script", SILENT)
 def test_no_request_lasts_longer_than_its_deadline_and_its_connection_is_closed(

@@ -98,6 +98,7 @@ def test_a_run_holds_but_for_what_never_comes_out_twice_alike(recorded: Path) ->
     assert events[1:] == [CellReplayed(n, 7, cell) for n, cell in enumerate(done.cells, 1)]
 
 
+@pytest.mark.slow
 def test_repeats_tell_what_is_random_from_drift(recorded: Path) -> None:
     done = replay(str(recorded), repeat=2)
     assert verdicts(done)[RANDOM] == "nondeterministic"
@@ -153,6 +154,7 @@ UNSTEADY = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_out_is_a_run_with_the_outputs_of_now_and_twice_the_same_bytes(
     recorded: Path, drifting: Path
 ) -> None:
@@ -174,6 +176,7 @@ def test_out_is_a_run_with_the_outputs_of_now_and_twice_the_same_bytes(
     assert first.outputs[0]["data"] == {"text/plain": "42"}
 
 
+@pytest.mark.slow
 def test_cells_that_were_stopped_or_ended_the_kernel_do_so_again(tmp_path: Path) -> None:
     cells = [
         "kept = 1",

@@ -651,6 +651,7 @@ HUGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)  # where reading took more than linear time, it would be hours
 @pytest.mark.parametrize("text", HUGE.values(), ids=HUGE.keys())
 def test_a_huge_reply_is_read_to_its_end(text: str) -> None:

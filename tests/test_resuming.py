@@ -162,6 +162,7 @@ def test_a_cell_that_was_running_when_the_process_ended_is_shown_as_interrupted(
     assert Transcript.load(notebook).entries == run.transcript.entries
 
 
+@pytest.mark.slow
 def test_state_after_a_death_and_a_failed_cell_is_what_the_run_had(record):
     died = "lost = 1\nimport os\nos._exit(1)"
     cells = ["a = 1", "b = 2\n1 / 0", died, "c = 3\n1 / 0", "d = 4"]
@@ -177,6 +178,7 @@ def test_the_answers_to_input_are_recorded_and_given_again(record):
         assert agent.run().answer == "Ada"
 
 
+@pytest.mark.slow
 def test_data_that_was_given_to_the_run_is_given_again(tmp_path, lent_kernel):
     import pandas as pd
 
@@ -231,6 +233,7 @@ def test_a_fork_goes_another_way_and_leaves_the_old_notebook_as_it_is(record):
     assert "Instead add ten." in last_text(model)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_can_be_resumed_in_a_new_notebook(record, tmp_path):
     notebook = record(code("x = 1"), code("print('half')"), code("final_answer(x)"))
     cut_off(notebook, 2)
@@ -259,6 +262,7 @@ def test_a_resumed_run_has_the_limits_of_the_recorded_one(record):
     assert run.outcome == Outcome("answered", "max_steps")
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_on_another_machine_where_notebook_and_folder_have_moved(record, tmp_path):
     (tmp_path / "seven.txt").write_text("7")
     notebook = record(code("n = int(open('seven.txt').read())"), cwd=tmp_path)
@@ -270,6 +274,7 @@ def test_a_run_is_resumed_on_another_machine_where_notebook_and_folder_have_move
         assert agent.run().answer == 7
 
 
+@pytest.mark.slow
 def test_a_missing_folder_is_named_and_can_be_replaced(tmp_path):
     work = tmp_path / "work"
     work.mkdir()
@@ -320,6 +325,7 @@ def test_a_users_notebook_is_executed_and_shown_and_its_copy_goes_on(user_notebo
     assert isinstance(loaded.entries[-1], Step)
 
 
+@pytest.mark.slow
 def test_a_users_notebook_can_be_worked_on_in_place(user_notebook):
     cells = json.loads(user_notebook.read_text())["cells"]
     with continue_notebook(user_notebook, ScriptedModel([code("final_answer(1)")])) as agent:
@@ -377,6 +383,7 @@ def test_a_fork_takes_the_snapshot_of_its_step(record):
     assert not [e for e in events if isinstance(e, CellRepeated)]
 
 
+@pytest.mark.slow
 def test_what_no_snapshot_holds_and_no_cell_alone_makes_is_lost_and_told(record):
     source = "import sqlite3\nmemory = sqlite3.connect(':memory:')\nn = 1"
     notebook = record(code(source), code("n = 2"), snapshot=True)

@@ -37,7 +37,6 @@ NASTY = (
     Nasty(
         "blocking body in an async def",
         "import time\nasync def f(): time.sleep(60)\nawait f()",
-        quick=True,
     ),
     Nasty(
         "blocking body in gathered tasks",
@@ -51,7 +50,6 @@ NASTY = (
         "except (Exception, KeyboardInterrupt) loop",
         "import time\nwhile True:\n    try: time.sleep(60)\n"
         "    except (Exception, KeyboardInterrupt): pass",
-        quick=True,
     ),
     Nasty(
         "bare except: loop",

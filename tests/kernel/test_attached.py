@@ -192,7 +192,9 @@ def test_a_cell_that_cannot_be_interrupted_is_left_running_and_said():
         manager.shutdown_kernel(now=True)
 
 
-@pytest.mark.parametrize("how", ["shutdown_kernel", "restart_kernel"])
+@pytest.mark.parametrize(
+    "how", ["shutdown_kernel", pytest.param("restart_kernel", marks=pytest.mark.slow)]
+)
 def test_the_end_of_the_owners_kernel_is_noticed_and_so_is_its_restart(how):
     manager, client = start_new_kernel()
     try:

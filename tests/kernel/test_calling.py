@@ -277,6 +277,7 @@ def test_a_call_over_its_own_time_fails_and_its_late_result_is_dropped(run, host
     assert result.tool_calls[0].error == "TimeoutError: hasty() took longer than its 0.2 s."
 
 
+@pytest.mark.slow
 def test_calls_that_hang_take_nobodys_place(run, host):
     source = (
         "from concurrent.futures import ThreadPoolExecutor\n"

@@ -119,6 +119,7 @@ def run_chaos(kernel, calls, seed):
         assert reports.outputs[0]["text"] == f"[] {expected}\n", (seed, cell, source)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(110)
 def test_no_call_gets_anothers_result_and_none_hangs(kernel):
     run_chaos(kernel, 500, seed=1)

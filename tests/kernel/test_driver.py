@@ -160,8 +160,8 @@ def test_wide_tables_are_shown_whole(kernel):
     [
         "import time; time.sleep(60)",
         "while True: pass",
-        "import asyncio; await asyncio.sleep(60)",
-        "import subprocess; subprocess.run(['sleep', '60'])",
+        pytest.param("import asyncio; await asyncio.sleep(60)", marks=pytest.mark.slow),
+        pytest.param("import subprocess; subprocess.run(['sleep', '60'])", marks=pytest.mark.slow),
     ],
 )
 def test_a_cell_over_its_time_is_interrupted_and_the_state_kept(kernel, source):
@@ -322,7 +322,9 @@ kernel.execute(sys.argv[1], listen=listen)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_killed_agent_leaves_no_file_and_no_process(runtime, how, tmp_path_factory):
     gate = str(tmp_path_factory.mktemp("gate") / "gate")
     command = [sys.executable, "-c", AGENT, BLOCKED.format(gate=gate), gate]

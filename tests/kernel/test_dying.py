@@ -146,7 +146,9 @@ def test_a_kernel_that_died_while_starting_can_be_started_again(moody):
     assert kernel.execute("1").status == "ok"
 
 
-@pytest.mark.parametrize("again", [Kernel.start, Kernel.restart])
+@pytest.mark.parametrize(
+    "again", [Kernel.start, pytest.param(Kernel.restart, marks=pytest.mark.slow)]
+)
 def test_a_kernel_that_died_during_a_restart_can_be_started_again(moody, again):
     kernel, flag = moody
     kernel.start()

@@ -49,6 +49,7 @@ def test_the_nastiest_cell_is_back_in_time_with_what_it_printed(kernel, cell):
     is_back_in_time(kernel, cell)
 
 
+@pytest.mark.slow
 def test_the_gentlest_rung_that_works_is_the_one_that_is_told(kernel):
     assert kernel.execute("while True: pass", timeout=0.2).stopped_by == "interrupt"
     awaits = kernel.execute("import asyncio; await asyncio.sleep(60)", timeout=0.2)
@@ -102,6 +103,7 @@ def race(kernel, rounds):
         assert (after.status, value_of(after)) == ("ok", str(number))
 
 
+@pytest.mark.slow
 def test_a_stop_that_races_with_the_cells_end_never_hits_the_next_cell(kernel):
     race(kernel, 20)
 
