@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from kernel_agent.errors import ModelError
+from kernel_agent.model.replies import ReplyReader
 from kernel_agent.model_loading import litellm_module
 from kernel_agent.steps import Message, RequestedCall, Usage
 
@@ -64,6 +65,13 @@ def counted(
         reasoning_tokens=thoughts,
     )
     return usage_of(name, told)
+
+
+def used_for(name: str, messages: Sequence[Message], reader: ReplyReader) -> Usage:
+    """What a whole reply to `messages`, as `reader` has it, has used: as told, else counted."""
+    if is_count(reader.usage_told, says_something=reader.has_begun):
+        return usage_of(name, reader.usage_told)
+    return counted(name, messages, reader.text, reader.reasoning, reader.calls)
 
 
 def price_of(name: str, usage: Usage) -> float | None:

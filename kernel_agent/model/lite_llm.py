@@ -20,10 +20,9 @@ from kernel_agent.model.counting import (
     charge,
     count_tokens,
     counted,
-    is_count,
     paid_until,
     price_of,
-    usage_of,
+    used_for,
 )
 from kernel_agent.model.known import Kind, best_format, known_to_take, known_window
 from kernel_agent.model.media_parts import check_media
@@ -280,8 +279,8 @@ class LiteLLM:
 
     def _usage(self, messages: Sequence[Message], reader: ReplyReader, *, is_whole: bool) -> Usage:
         """What the provider told of a whole reply, else our own count."""
-        if is_whole and is_count(reader.usage_told, says_something=reader.has_begun):
-            return usage_of(self.name, reader.usage_told)
+        if is_whole:
+            return used_for(self.name, messages, reader)
         return counted(self.name, messages, reader.text, reader.reasoning, reader.calls)
 
     def _watch(self, tools: Sequence[JsonTool]) -> BlockWatch | None:

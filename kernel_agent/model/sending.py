@@ -8,13 +8,12 @@ from contextlib import suppress
 from typing import Any
 
 from kernel_agent.errors import ModelUnavailableError
-from kernel_agent.model.counting import charge, counted, is_count, usage_of
+from kernel_agent.model.counting import charge, used_for
 from kernel_agent.model.refusals import tell_refusals
 from kernel_agent.model.replies import ReplyReader
 from kernel_agent.model.stream_ends import StreamEnd, failure, is_cut
 from kernel_agent.model_errors import model_error
 from kernel_agent.model_loading import litellm_module
-from kernel_agent.steps import Usage
 
 
 def whole(
@@ -39,7 +38,9 @@ def whole(
     fields = getattr(choice, "provider_specific_fields", None) or {}
     reason = fields.get("native_finish_reason") or next(iter(reasons), None)
     if lost := failure(name, reason):
-        charge(lost, _paid(name, request, response))
+        reader = ReplyReader(name=name)
+        reader.whole(response)
+        charge(lost, used_for(name, request["messages"], reader))
         raise lost
     if is_cut(reason):
         choice.finish_reason = "length"
@@ -101,15 +102,6 @@ def _stop_reason(call: Mapping[str, Any]) -> list[str]:
     with suppress(ValueError, TypeError, KeyError):
         return [str(json.loads(call["original_response"])["stop_reason"])]
     return []
-
-
-def _paid(name: str, request: Mapping[str, Any], response: Any) -> Usage:
-    """What was paid for a `response` that is of no use."""
-    if is_count(told := getattr(response, "usage", None), says_something=True):
-        return usage_of(name, told)
-    reader = ReplyReader(name=name)
-    reader.whole(response)
-    return counted(name, request["messages"], reader.text, reader.reasoning, reader.calls)
 
 
 def _says_end(chunk: Any) -> bool:
