@@ -152,17 +152,24 @@ def _works_in_place(result: CellResult, known: set[str]) -> bool:
 
     So does a method of a `known` variable that is called for nothing else: its cell shows nothing.
     """
-    tree = _tree(result.source)
+    is_sure, names = _worked_on(result.source)
+    return is_sure or (not result.outputs and not names.isdisjoint(known))
+
+
+@functools.lru_cache(maxsize=2_000)
+def _worked_on(source: str) -> tuple[bool, frozenset[str]]:
+    """Whether code changes parts of values or moves iterators; whose methods it calls alone."""
+    is_sure, names = False, set()
+    tree = _tree(source)
     for node in ast.walk(tree) if tree else ():
         match node:
             case ast.AugAssign(target=ast.Subscript() | ast.Attribute()):
-                return True
+                is_sure = True
             case ast.Call(func=ast.Name("next")):
-                return True
+                is_sure = True
             case ast.Expr(ast.Call(ast.Attribute(value=ast.Name(name)))):
-                if name in known and not result.outputs:
-                    return True
-    return False
+                names.add(name)
+    return is_sure, frozenset(names)
 
 
 def _makes_anew(result: CellResult, known: set[str]) -> bool:
